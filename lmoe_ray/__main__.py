@@ -1,0 +1,5 @@
+"""``python -m lmoe_ray`` is ``lmoe``."""
+
+from lmoe_ray.cli import main
+
+main()

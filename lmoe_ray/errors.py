@@ -1,0 +1,350 @@
+"""Every error this project raises, as one tree::
+
+    LMoEError                       500 server_error
+    ├── SetupError                  the operator must act: the service does not start with it
+    │   ├── SettingsError
+    │   ├── ModelSourceError
+    │   ├── PackageError
+    │   │   ├── PickleRefused
+    │   │   ├── BaseMismatch
+    │   │   └── AdapterInert
+    │   └── TrainingDataError
+    ├── RequestError                400 invalid_request_error: the caller must change the request
+    │   ├── MalformedBody
+    │   ├── InvalidField
+    │   ├── UnsupportedValue
+    │   ├── PromptTooLong
+    │   ├── BodyTooLarge            413
+    │   ├── ModelNotFound           404
+    │   ├── ExpertNotFound          422
+    │   ├── RouteNotFound           404
+    │   └── MethodNotAllowed        405
+    ├── CapacityError               the caller may try again
+    │   ├── Overloaded              429, with Retry-After
+    │   ├── NotReady                503, with Retry-After
+    │   ├── ReplicaLost             503, with Retry-After
+    │   └── GenerationTimeout       408
+    └── EngineFailed                500: a bug of ours or a dead device
+
+Each message names the value, the bound and the way out, on one line of ASCII: some clients put it
+into an HTTP status line. Constructors take positional arguments only, so that every error survives
+pickling between Ray processes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+def one_line(text: object, limit: int = 400) -> str:
+    """Printable ASCII on one line, cut after ``limit`` characters: fit for a header or a status line."""
+    flat = " ".join(str(text).split()).encode("ascii", "backslashreplace").decode()
+    flat = "".join(c for c in flat if c.isprintable())
+    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+
+
+class LMoEError(Exception):
+    """Root of the tree. ``status``, ``type``, ``code`` and ``param`` fill an OpenAI error object."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    param: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def message(self) -> str:
+        return one_line(self)
+
+
+# ── the operator must act ────────────────────────────────────────────────────────────────────────
+
+
+class SetupError(LMoEError):
+    """Configuration, model or package on disk cannot be used; raised before serving starts."""
+
+    code = "setup_error"
+
+
+class SettingsError(SetupError):
+    """The configuration file is wrong: ``place`` in it and the ``problem`` there."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(place, problem)
+        self.place, self.problem = place, problem
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+class ModelSourceError(SetupError):
+    """A model source (``builtin:``, folder or hub id) leads to no usable model."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(source, problem)
+        self.source, self.problem = source, problem
+
+    def __str__(self) -> str:
+        return f"model source {self.source!r}: {self.problem}"
+
+
+class PackageError(SetupError):
+    """An LMoE package, or one expert in it, is broken. ``place`` is a path or an expert's name."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(place, problem)
+        self.place, self.problem = place, problem
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+class PickleRefused(PackageError):
+    """Pickle weights run code when they are opened, so they need the operator's word."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place, "")
+        self.args = (place,)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.place}: weights are a pickle, which can run code when opened; convert them to "
+            "adapter_model.safetensors, or set allow_pickle: true if you trust their author"
+        )
+
+
+class BaseMismatch(PackageError):
+    """The adapter was made for another base model."""
+
+
+class AdapterInert(PackageError):
+    """The adapter is loaded but does not act: tensors left unbound, or logits equal to the base's."""
+
+
+class TrainingDataError(SetupError):
+    """A row of training or evaluation data cannot be used."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(place, problem)
+        self.place, self.problem = place, problem
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+# ── the caller must change the request ───────────────────────────────────────────────────────────
+
+
+class RequestError(LMoEError):
+    """The request cannot be served as it is."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class MalformedBody(RequestError):
+    """The body is not a JSON object."""
+
+    code = "invalid_json"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the request body must be a JSON object: {self.problem}"
+
+
+class InvalidField(RequestError):
+    """One field has the wrong type or lies outside its range."""
+
+    code = "invalid_value"
+
+    def __init__(self, param: str, problem: str) -> None:
+        super().__init__(param, problem)
+        self.param, self.problem = param, problem
+
+    def __str__(self) -> str:
+        return f"{self.param}: {self.problem}"
+
+
+class UnsupportedValue(InvalidField):
+    """A valid OpenAI field that this server refuses rather than pretend to honour."""
+
+    code = "unsupported_value"
+
+
+class PromptTooLong(RequestError):
+    """The prompt alone does not leave room for one new token.
+
+    The wording is OpenAI's: PatrikZeros, LiteLLM and LangChain look for it and shorten the history.
+    """
+
+    code = "context_length_exceeded"
+    param = "messages"
+
+    def __init__(self, num_prompt_tokens: int, max_model_len: int) -> None:
+        super().__init__(num_prompt_tokens, max_model_len)
+        self.num_prompt_tokens, self.max_model_len = num_prompt_tokens, max_model_len
+
+    def __str__(self) -> str:
+        return (
+            f"This model's maximum context length is {self.max_model_len} tokens. However, your messages "
+            f"resulted in {self.num_prompt_tokens} tokens. Please reduce the length of the messages. "
+            "(context_length_exceeded)"
+        )
+
+
+class BodyTooLarge(RequestError):
+    """The body exceeds ``api.max_body_bytes``."""
+
+    status = 413
+    code = "request_too_large"
+
+    def __init__(self, num_bytes: int, max_body_bytes: int) -> None:
+        super().__init__(num_bytes, max_body_bytes)
+        self.num_bytes, self.max_body_bytes = num_bytes, max_body_bytes
+
+    def __str__(self) -> str:
+        return f"the body has at least {self.num_bytes} bytes, the limit is {self.max_body_bytes}; send less text"
+
+
+class ModelNotFound(RequestError):
+    """No base, expert or alias of that name is served."""
+
+    status = 404
+    code = "model_not_found"
+    param = "model"
+
+    def __init__(self, model: str, known: tuple[str, ...]) -> None:
+        super().__init__(model, known)
+        self.model, self.known = model, known
+
+    def __str__(self) -> str:
+        return f"model {one_line(self.model, 80)!r} does not exist; served: {', '.join(self.known)}"
+
+
+class ExpertNotFound(RequestError):
+    """The model has no expert of that name."""
+
+    status = 422
+    code = "expert_not_found"
+    param = "expert"
+
+    def __init__(self, expert: str, known: tuple[str, ...]) -> None:
+        super().__init__(expert, known)
+        self.expert, self.known = expert, known
+
+    def __str__(self) -> str:
+        return f"expert {one_line(self.expert, 80)!r} does not exist; this model has: {', '.join(self.known) or 'none'}"
+
+
+class RouteNotFound(RequestError):
+    """No such path."""
+
+    status = 404
+    code = "route_not_found"
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(method, path)
+        self.method, self.path = method, path
+
+    def __str__(self) -> str:
+        hint = "; the base URL already ends in /v1, drop one" if "/v1/v1" in self.path else ""
+        return f"no route {self.method} {one_line(self.path, 120)}{hint}"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(method, path)
+        self.method, self.path = method, path
+
+    def __str__(self) -> str:
+        return f"{one_line(self.path, 120)} does not answer {self.method}"
+
+
+# ── the caller may try again ─────────────────────────────────────────────────────────────────────
+
+
+class CapacityError(LMoEError):
+    """Nothing is wrong with the request; the service cannot take it now."""
+
+    status = 503
+    type = "server_error"
+    code = "unavailable"
+    retry_after_s = 1.0
+
+
+class Overloaded(CapacityError):
+    """The pool's queue is full."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+
+    def __init__(self, num_waiting: int, max_waiting: int) -> None:
+        super().__init__(num_waiting, max_waiting)
+        self.num_waiting, self.max_waiting = num_waiting, max_waiting
+
+    def __str__(self) -> str:
+        return f"{self.num_waiting} requests are waiting, the limit is {self.max_waiting}; try again shortly"
+
+
+class NotReady(CapacityError):
+    """A part of the graph is still starting."""
+
+    code = "not_ready"
+    retry_after_s = 5.0
+
+    def __init__(self, part: str) -> None:
+        super().__init__(part)
+        self.part = part
+
+    def __str__(self) -> str:
+        return f"{self.part} is not ready yet; try again in a few seconds"
+
+
+class ReplicaLost(CapacityError):
+    """The replica that ran the request died, or its deployment is gone."""
+
+    code = "replica_lost"
+
+    def __init__(self, part: str) -> None:
+        super().__init__(part)
+        self.part = part
+
+    def __str__(self) -> str:
+        return f"the replica of {self.part} that served this request stopped; it is being restarted, try again"
+
+
+class GenerationTimeout(CapacityError):
+    """No token came within ``api.token_timeout_s``."""
+
+    status = 408
+    code = "timeout"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s)
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        return f"no token came within {self.timeout_s:g} s; try again, or ask for fewer tokens"
+
+
+class EngineFailed(LMoEError):
+    """The engine thread stopped on an exception; the replica restarts."""
+
+    code = "engine_failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the engine failed ({one_line(self.reason, 120)}); its replica is being restarted"
