@@ -40,4 +40,10 @@ class TokenDelta:
 
     def __add__(self, later: TokenDelta) -> TokenDelta:
         assert self.finish_reason is None, "a delta after the last one. This is a bug."
-        return TokenDelta(self.text + later.text, self.token_ids + later.token_ids, later.usage, later.finish_reason)
+        return TokenDelta(
+            self.text + later.text,
+            self.token_ids + later.token_ids,
+            later.usage,
+            later.finish_reason,
+            self.logprobs + later.logprobs,
+        )
