@@ -91,6 +91,17 @@ class PoolSettings(_Strict):
     ] = 16.0
     engine: EngineSettings = EngineSettings()
 
+    def experts_of(self, expert_names: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of a package's experts that this pool serves.
+
+        Raises:
+            SettingsError: the pool names an expert the package does not have.
+        """
+        if strangers := sorted(set(self.experts) - set(expert_names)):
+            known = ", ".join(expert_names) or "none"
+            raise SettingsError(f"pool {self.name}", f"the package has no expert {strangers[0]!r}; it has: {known}")
+        return self.experts or expert_names
+
     @model_validator(mode="after")
     def _replicas_in_order(self) -> Self:
         if self.min_replicas > self.max_replicas:

@@ -1,0 +1,113 @@
+"""The whole graph on one screen. A star: the ingress asks the router once, then streams from an expert.
+
+::
+
+                     ┌─────────┐  route (one answer)   ┌────────┐
+    client ── HTTP ──│ Ingress │──────────────────────▶│ Router │
+                     └────┬────┘                       └───┬────┘
+                          │ generate (a stream)            │ ask (agent router only)
+                          ▼                                ▼
+                     ┌──────────────────────────────────────────┐
+                     │ Expert-<pool>: one engine, one base,     │  one deployment per pool,
+                     │ many adapters mixed in every step        │  autoscaled by Serve
+                     └──────────────────────────────────────────┘
+
+``serve_config.yaml`` names :func:`build`. Annotations stay evaluated in this module: Serve reads the
+builder's, and a postponed one would be a string to it.
+"""
+
+import time
+from typing import Any
+
+from ray.serve import Application
+
+from lmoe_ray.domain.package import LMoEPackage
+from lmoe_ray.domain.served import ServedExpert, ServedModel
+from lmoe_ray.pretrained.package_source import load_package_from
+from lmoe_ray.serving.expert_deployment import Expert
+from lmoe_ray.serving.graph_backend import PoolMap
+from lmoe_ray.serving.ingress import Ingress
+from lmoe_ray.serving.router_deployment import Router
+from lmoe_ray.settings import ApiSettings, ModelSettings, PoolSettings, RouterSettings, Settings, parse_settings
+
+#: An OpenMP team that spins while it waits is ten times slower as soon as anything else wants a core,
+#: and torch reads this when it is loaded. Ray itself caps OMP_NUM_THREADS at the actor's CPUs.
+_PASSIVE_WAIT = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "1"}
+
+#: Seconds a replica that is told to stop may spend on the streams it still has.
+_DRAIN_S = 30.0
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The application for checked settings.
+
+    Raises:
+        SettingsError, PackageError, ModelSourceError: what is wrong, where, and the way out.
+    """
+    settings = parse_settings(args)
+    packages = {model.name: load_package_from(model, settings.cache_dir) for model in settings.models}
+    pools = {
+        pool.name: _expert_options(pool).bind(model, pool, settings.cache_dir)
+        for model in settings.models
+        for pool in model.pools
+    }
+    pool_map = {
+        model.name: PoolMap.build(model, packages[model.name].names if packages[model.name] else ())
+        for model in settings.models
+    }
+    router = _router_options(settings.router).bind(settings, pool_map, pools)
+    served = tuple(_served(model, packages[model.name]) for model in settings.models)
+    return _ingress_options(settings.api).bind(served, settings.api, pool_map, router, pools)
+
+
+def _served(model: ModelSettings, package: LMoEPackage | None) -> ServedModel:
+    experts = package.experts if package else ()
+    licence = package.manifest.licence if package else ""
+    return ServedModel(
+        name=model.name,
+        experts=tuple(ServedExpert(e.name, e.digest, e.description, licence) for e in experts),
+        aliases=model.aliases,
+        fallback=package.manifest.fallback if package else "",
+        max_model_len=min(pool.engine.max_model_len for pool in model.pools),
+        created=int(time.time()),
+    )
+
+
+def _expert_options(pool: PoolSettings) -> Any:
+    """Serve bounds a replica's concurrency; the engine queues what it cannot run, and refuses above that."""
+    return Expert.options(
+        name=f"Expert-{pool.name}",
+        max_ongoing_requests=pool.engine.max_num_seqs + pool.engine.max_waiting,
+        autoscaling_config={
+            "min_replicas": pool.min_replicas,
+            "max_replicas": pool.max_replicas,
+            "target_ongoing_requests": pool.target_ongoing_requests,
+        },
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=_DRAIN_S,
+        ray_actor_options={
+            "num_cpus": pool.num_cpus,
+            "num_gpus": pool.gpu_fraction,
+            "runtime_env": {"env_vars": _PASSIVE_WAIT},
+        },
+    )
+
+
+def _router_options(settings: RouterSettings) -> Any:
+    return Router.options(
+        num_replicas=settings.num_replicas,
+        max_ongoing_requests=256,
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=5,
+        ray_actor_options={"num_cpus": settings.num_cpus, "runtime_env": {"env_vars": _PASSIVE_WAIT}},
+    )
+
+
+def _ingress_options(settings: ApiSettings) -> Any:
+    return Ingress.options(
+        num_replicas=settings.num_replicas,
+        max_ongoing_requests=settings.max_ongoing_requests,
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=_DRAIN_S,
+        ray_actor_options={"num_cpus": settings.num_cpus},
+    )

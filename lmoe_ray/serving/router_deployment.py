@@ -1,0 +1,99 @@
+"""The Router deployment: one router chain per base model, over one embedder they share."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from uuid import uuid4
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from lmoe_ray.domain.chat import GenerateRequest, Message
+from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.sampling import SamplingParams
+from lmoe_ray.pretrained.model_source import resolve
+from lmoe_ray.pretrained.package_source import load_package_from
+from lmoe_ray.routing.agent import AgentRouter
+from lmoe_ray.routing.router import TOOLS_EXPERT, RoutedModel, RouterChain
+from lmoe_ray.routing.router import Router as ConfiguredRouter
+from lmoe_ray.serving.graph_backend import PoolMap, stream_from
+from lmoe_ray.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Asks a language model to pick one of the names; answers the name and its probability.
+Ask = Callable[[tuple[Message, ...], tuple[str, ...]], Awaitable[tuple[str, float]]]
+
+
+@serve.deployment
+class Router:
+    """Unary: one request in, one decision out. Tokens never pass through here."""
+
+    def __init__(self, settings: Settings, pool_maps: dict[str, PoolMap], pools: dict[str, DeploymentHandle]) -> None:
+        models = routed_models(settings)
+        configured = _configured_routers(settings, models, pool_maps, pools)
+        self._chains = {model.name: RouterChain(model, configured.get(model.name)) for model in models}
+
+    async def route(self, request: GenerateRequest) -> RoutingDecision:
+        decision = await self._chains[request.model].route(request)
+        logger.info(
+            "routed request_id=%s model=%s expert=%s routed_by=%s confidence=%.3f duration_ms=%.1f",
+            request.request_id,
+            decision.model,
+            decision.expert,
+            decision.routed_by,
+            decision.confidence,
+            decision.duration_s * 1000,
+        )
+        return decision
+
+    async def ping(self) -> None:
+        """Answers once the indexes stand, because Serve calls nothing before ``__init__`` returns."""
+
+
+def routed_models(settings: Settings) -> tuple[RoutedModel, ...]:
+    """What the router knows of each base model; the packages are read on this node."""
+    models = []
+    for model in settings.models:
+        package = load_package_from(model, settings.cache_dir)
+        experts = package.experts if package else ()
+        models.append(RoutedModel(model.name, experts, package.manifest.fallback if package else ""))
+    return tuple(models)
+
+
+def _configured_routers(
+    settings: Settings,
+    models: tuple[RoutedModel, ...],
+    pool_maps: Mapping[str, PoolMap],
+    pools: Mapping[str, DeploymentHandle],
+) -> dict[str, ConfiguredRouter]:
+    """The router of the settings for each model; none for a model it has nothing to go by."""
+    if settings.router.kind == "agent":
+        return {m.name: AgentRouter(m, ask_through(m, pool_maps[m.name], pools)) for m in models if m.experts}
+    return similarity_routers(settings, models)
+
+
+def ask_through(model: RoutedModel, pool_map: PoolMap, pools: Mapping[str, DeploymentHandle]) -> Ask:
+    """Ask this model's ``function`` expert, or its base, for one of the allowed names and nothing else.
+
+    The answer is decoded under the constraint that it is one of the names, greedily, so no text in the
+    question can make it another; its probability is the product of its tokens'.
+    """
+    expert = TOOLS_EXPERT if TOOLS_EXPERT in model.expert_names else None
+    pool = pool_map.pool_of(expert)
+
+    async def ask(messages: tuple[Message, ...], names: tuple[str, ...]) -> tuple[str, float]:
+        sampling = SamplingParams(temperature=0.0, choices=names, use_default_stops=False, logprobs=True)
+        request = GenerateRequest(f"ask-{uuid4().hex}", model.name, messages, sampling=sampling)
+        text, logprob = "", 0.0
+        async with aclosing(stream_from(pools[pool], f"pool {pool}", request, expert)) as deltas:
+            async for delta in deltas:
+                text += delta.text
+                logprob += sum(delta.logprobs)
+        return text, math.exp(logprob)
+
+    return ask
