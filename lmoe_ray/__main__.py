@@ -1,5 +1,5 @@
 """``python -m lmoe_ray`` is ``lmoe``."""
 
-from lmoe_ray.cli import main
+from lmoe_ray.cli.main import main
 
 main()

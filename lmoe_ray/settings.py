@@ -7,6 +7,7 @@ they are read, and nothing below ``serving`` reads the environment.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -190,6 +191,10 @@ class Settings(_Strict):
     cache_dir: Annotated[str, Field(description="converted models and routing indexes; ~ is expanded on each node")] = (
         "~/.cache/lmoe_ray"
     )
+
+    @property
+    def cache_path(self) -> Path:
+        return Path(self.cache_dir).expanduser()
 
     @model_validator(mode="after")
     def _names_are_addresses(self) -> Self:

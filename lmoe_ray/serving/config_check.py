@@ -8,7 +8,7 @@ under ``deployments`` with the deployments that ``build`` will make.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,17 @@ IMPORT_PATH = "lmoe_ray.serving.app:build"
 class ServeConfig:
     """A checked configuration file: the YAML as it stands, and our part of it as settings."""
 
+    path: Path
     data: dict[str, Any]
     settings: Settings
     host: str
     port: int
+
+    def listening_on(self, host: str | None, port: int | None) -> ServeConfig:
+        """The same with another address; ``None`` keeps the file's."""
+        host, port = host or self.host, port or self.port
+        options = {**(self.data.get("http_options") or {}), "host": host, "port": port}
+        return replace(self, data={**self.data, "http_options": options}, host=host, port=port)
 
 
 def check_config(path: Path) -> ServeConfig:
@@ -52,7 +59,7 @@ def check_config(path: Path) -> ServeConfig:
     except (ValidationError, ValueError, TypeError) as exc:
         raise SettingsError(str(path), _first_problem(exc)) from exc
     settings = _check_application(str(path), data["applications"])
-    return ServeConfig(data, settings, schema.http_options.host, schema.http_options.port)
+    return ServeConfig(path, data, settings, schema.http_options.host, schema.http_options.port)
 
 
 def deployment_names(settings: Settings) -> tuple[str, ...]:

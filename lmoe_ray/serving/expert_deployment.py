@@ -13,19 +13,17 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
 
 from ray import serve
 
 from lmoe_ray.domain.chat import GenerateRequest
-from lmoe_ray.domain.package import Expert as ExpertAdapter
-from lmoe_ray.domain.package import LMoEPackage
+from lmoe_ray.domain.package import Expert, LMoEPackage
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.engine.async_engine import AsyncEngine, EngineStats
 from lmoe_ray.pretrained.model_source import resolve
 from lmoe_ray.pretrained.package_source import load_package_from
-from lmoe_ray.settings import ModelSettings, PoolSettings
+from lmoe_ray.settings import ModelSettings, PoolSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +31,15 @@ logger = logging.getLogger(__name__)
 SEND_INTERVAL_S = 0.03
 
 
-@serve.deployment
-class Expert:
+class ExpertReplica:
     """One replica of a pool."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it; the engine's futures need its loop
-        self, model: ModelSettings, pool: PoolSettings, cache_dir: str
+        self, settings: Settings, model: ModelSettings, pool: PoolSettings
     ) -> None:
         started_s = time.monotonic()
-        package = await asyncio.to_thread(load_package_from, model, cache_dir)
-        folder = await asyncio.to_thread(resolve, model.source, model.revision, Path(cache_dir))
+        package = await asyncio.to_thread(load_package_from, model, settings.cache_path)
+        folder = await asyncio.to_thread(resolve, model.source, model.revision, settings.cache_path)
         self._adapters = _adapters_of(pool, package)
         self._engine = AsyncEngine(
             folder,
@@ -92,16 +89,16 @@ class Expert:
         Made per replica, because the decorator wants the number of adapters when it is applied.
         """
 
-        @serve.multiplexed(max_num_models_per_replica=max_adapters)
         async def hold(expert: str) -> str:
             adapter = self._adapters[expert]
             await self._engine.load_adapter(adapter)
             return adapter.digest
 
-        return hold
+        affine: Callable[[str], Awaitable[str]] = serve.multiplexed(max_num_models_per_replica=max_adapters)(hold)
+        return affine
 
 
-def _adapters_of(pool: PoolSettings, package: LMoEPackage | None) -> dict[str, ExpertAdapter]:
+def _adapters_of(pool: PoolSettings, package: LMoEPackage | None) -> dict[str, Expert]:
     experts = package.experts if package else ()
     served = pool.experts_of(tuple(expert.name for expert in experts))
     return {expert.name: expert for expert in experts if expert.name in served}

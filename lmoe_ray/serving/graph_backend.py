@@ -7,11 +7,10 @@ that nothing above this module knows Ray's exceptions.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
@@ -24,7 +23,8 @@ from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.errors import LMoEError, NotReady, Overloaded, ReplicaLost, SettingsError
 from lmoe_ray.settings import ModelSettings
 
-logger = logging.getLogger(__name__)
+#: Calls to one deployment; what they answer is named where they are made.
+Handle: TypeAlias = DeploymentHandle[Any]
 
 _READY_TIMEOUT_S = 2.0
 
@@ -78,10 +78,10 @@ def our_errors(part: str) -> Generator[None, None, None]:
 
 
 async def stream_from(
-    pool: DeploymentHandle, part: str, request: GenerateRequest, expert: str | None
+    pool: Handle, part: str, request: GenerateRequest, expert: str | None
 ) -> AsyncGenerator[TokenDelta, None]:
     """Stream one completion from a pool's replica; closing this generator cancels it there."""
-    handle = pool.options(stream=True, multiplexed_model_id=expert or "")
+    handle: Any = pool.options(stream=True, multiplexed_model_id=expert or "")
     with our_errors(part):
         response = handle.generate.remote(request, expert)
         finished = False
@@ -101,8 +101,8 @@ class GraphBackend:
         self,
         models: tuple[ServedModel, ...],
         pool_maps: Mapping[str, PoolMap],
-        router: DeploymentHandle,
-        pools: Mapping[str, DeploymentHandle],
+        router: Handle,
+        pools: Mapping[str, Handle],
     ) -> None:
         self._models, self._pool_maps = models, pool_maps
         self._router, self._pools = router, pools

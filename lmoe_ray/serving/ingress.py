@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from ray import serve
-from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
 from lmoe_ray.api.http_app import build_app
 from lmoe_ray.domain.served import ServedModel
-from lmoe_ray.serving.graph_backend import GraphBackend, PoolMap
+from lmoe_ray.serving.graph_backend import GraphBackend, Handle, PoolMap
 from lmoe_ray.settings import ApiSettings
 
 
-@serve.deployment
-@serve.ingress()
-class Ingress:
+class IngressReplica:
     """Stateless: any number of replicas may run."""
 
     def __init__(
@@ -22,8 +18,8 @@ class Ingress:
         models: tuple[ServedModel, ...],
         settings: ApiSettings,
         pool_maps: dict[str, PoolMap],
-        router: DeploymentHandle,
-        pools: dict[str, DeploymentHandle],
+        router: Handle,
+        pools: dict[str, Handle],
     ) -> None:
         self._backend = GraphBackend(models, pool_maps, router, pools)
         self._settings = settings

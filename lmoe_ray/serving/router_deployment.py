@@ -6,21 +6,16 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from pathlib import Path
 from uuid import uuid4
-
-from ray import serve
-from ray.serve.handle import DeploymentHandle
 
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.decision import RoutingDecision
 from lmoe_ray.domain.sampling import SamplingParams
-from lmoe_ray.pretrained.model_source import resolve
 from lmoe_ray.pretrained.package_source import load_package_from
 from lmoe_ray.routing.agent import AgentRouter
 from lmoe_ray.routing.router import TOOLS_EXPERT, RoutedModel, RouterChain
 from lmoe_ray.routing.router import Router as ConfiguredRouter
-from lmoe_ray.serving.graph_backend import PoolMap, stream_from
+from lmoe_ray.serving.graph_backend import Handle, PoolMap, stream_from
 from lmoe_ray.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,11 +24,10 @@ logger = logging.getLogger(__name__)
 Ask = Callable[[tuple[Message, ...], tuple[str, ...]], Awaitable[tuple[str, float]]]
 
 
-@serve.deployment
-class Router:
+class RouterReplica:
     """Unary: one request in, one decision out. Tokens never pass through here."""
 
-    def __init__(self, settings: Settings, pool_maps: dict[str, PoolMap], pools: dict[str, DeploymentHandle]) -> None:
+    def __init__(self, settings: Settings, pool_maps: dict[str, PoolMap], pools: dict[str, Handle]) -> None:
         models = routed_models(settings)
         configured = _configured_routers(settings, models, pool_maps, pools)
         self._chains = {model.name: RouterChain(model, configured.get(model.name)) for model in models}
@@ -59,7 +53,7 @@ def routed_models(settings: Settings) -> tuple[RoutedModel, ...]:
     """What the router knows of each base model; the packages are read on this node."""
     models = []
     for model in settings.models:
-        package = load_package_from(model, settings.cache_dir)
+        package = load_package_from(model, settings.cache_path)
         experts = package.experts if package else ()
         models.append(RoutedModel(model.name, experts, package.manifest.fallback if package else ""))
     return tuple(models)
@@ -69,7 +63,7 @@ def _configured_routers(
     settings: Settings,
     models: tuple[RoutedModel, ...],
     pool_maps: Mapping[str, PoolMap],
-    pools: Mapping[str, DeploymentHandle],
+    pools: Mapping[str, Handle],
 ) -> dict[str, ConfiguredRouter]:
     """The router of the settings for each model; none for a model it has nothing to go by."""
     if settings.router.kind == "agent":
@@ -77,7 +71,7 @@ def _configured_routers(
     return similarity_routers(settings, models)
 
 
-def ask_through(model: RoutedModel, pool_map: PoolMap, pools: Mapping[str, DeploymentHandle]) -> Ask:
+def ask_through(model: RoutedModel, pool_map: PoolMap, pools: Mapping[str, Handle]) -> Ask:
     """Ask this model's ``function`` expert, or its base, for one of the allowed names and nothing else.
 
     The answer is decoded under the constraint that it is one of the names, greedily, so no text in the

@@ -1,0 +1,51 @@
+"""The ``lmoe`` command. Verbs are functions here; what they do lives below.
+
+Heavy libraries are imported inside the verbs, so that ``lmoe --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from lmoe_ray import __version__
+from lmoe_ray.cli import ask_commands, bench_commands, make_commands, serve_command
+from lmoe_ray.errors import LMoEError
+
+app = typer.Typer(
+    name="lmoe",
+    help="A local mixture of LoRA experts behind an OpenAI-style API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure: accuracy of the router.", no_args_is_help=True)
+
+app.command("serve")(serve_command.serve)
+app.command("check")(serve_command.check)
+app.command("chat")(ask_commands.chat)
+app.command("route")(ask_commands.route)
+app.command("segment")(make_commands.segment)
+app.command("tune")(make_commands.tune)
+app.command("evaluate")(make_commands.evaluate)
+app.command("pack")(make_commands.pack)
+app.command("demo")(make_commands.demo)
+bench.command("routing")(bench_commands.routing)
+app.add_typer(bench, name="bench")
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line on standard error and exit status 1."""
+    try:
+        app()
+    except LMoEError as exc:
+        Console(stderr=True).print(f"lmoe: {exc}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,33 @@
+"""Where an LMoE package comes from: shipped with this project, a folder, or a hub repository."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from lmoe_ray.domain.package import LMoEPackage, load_package
+from lmoe_ray.errors import BaseMismatch
+from lmoe_ray.settings import ModelSettings
+
+DEMO = "builtin:demo"
+
+
+def load_package_from(model: ModelSettings, cache_dir: Path) -> LMoEPackage | None:
+    """The model's package, checked; ``None`` if the model has none.
+
+    Raises:
+        PackageError: the package is broken, see :func:`lmoe_ray.domain.package.load_package`.
+        BaseMismatch: its manifest names another base model.
+        ModelSourceError: it is nowhere to be found.
+    """
+    if model.package is None:
+        return None
+    package = load_package(package_folder(model.package, cache_dir), allow_pickle=model.allow_pickle)
+    base = package.manifest.base
+    if base and base not in (model.name, model.source):
+        raise BaseMismatch(
+            str(package.path),
+            f"is made for {base!r}, but model {model.name!r} is {model.source!r}; "
+            "point the model at that base, or correct 'base' in lmoe.yaml",
+        )
+    return package

@@ -1,0 +1,92 @@
+"""The house stands: imports point down, heavy libraries stay where they belong, names are addresses."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "lmoe_ray"
+BELOW = {"errors", "settings", "domain"}
+
+#: What each floor may import of ours.
+LAYERS = {
+    "errors": set[str](),
+    "settings": {"errors"},
+    "domain": {"errors"},
+    "pretrained": BELOW,
+    "api": BELOW,
+    "routing": BELOW,
+    "engine": BELOW,
+    "training": BELOW,
+    "serving": BELOW | {"pretrained", "api", "routing", "engine"},
+    "bench": BELOW | {"pretrained", "api", "routing", "engine"},
+    "demo": BELOW | {"pretrained", "training"},
+    "cli": BELOW | {"pretrained", "api", "routing", "engine", "training", "serving", "bench", "demo"},
+}
+
+#: Who alone may import a heavy library.
+HEAVY = {
+    "ray": {"serving"},
+    "starlette": {"api", "serving"},
+    "torch": {"engine", "training", "pretrained", "routing"},
+    "transformers": {"engine", "training", "pretrained"},
+    "peft": {"training", "engine"},
+    "faiss": {"routing"},
+    "sentence_transformers": {"routing"},
+    "pydantic": {"settings", "api", "serving"},
+    "typer": {"cli"},
+}
+
+#: The engine decides without tensors; only what computes may see torch.
+BOOKKEEPING = {"sequence", "adapter_slots", "scheduler", "stopping", "mailbox"}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py") if path.stem not in ("__init__", "__main__"))
+
+
+def floor_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_point_down(path: Path) -> None:
+    floor = floor_of(path)
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] == "lmoe_ray" and len(parts) > 1 and parts[1] != floor:
+            assert parts[1] in LAYERS[floor], f"{floor} may not import {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
+    for name in imports_of(path):
+        library = name.split(".")[0]
+        assert floor_of(path) in HEAVY.get(library, {floor_of(path)}), f"{floor_of(path)} may not import {name}"
+        if path.parent.name == "engine" and path.stem in BOOKKEEPING:
+            assert library != "torch", f"{path.stem} decides; it may not compute"
+
+
+def test_a_file_name_is_an_address() -> None:
+    names = Counter(path.name for path in modules())
+
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_init_files_are_empty() -> None:
+    filled = [p for p in ROOT.rglob("__init__.py") if p.parent != ROOT and p.read_text().strip()]
+
+    assert filled == []
