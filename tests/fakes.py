@@ -1,0 +1,104 @@
+"""One honest double per seam: it keeps the seam's promises and counts what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
+from lmoe_ray.domain.served import ServedExpert, ServedModel
+from lmoe_ray.domain.stream import FinishReason, TokenDelta, Usage
+from lmoe_ray.settings import CLIENT_ALIASES
+
+MODEL = ServedModel(
+    name="demo",
+    experts=(ServedExpert("code", "c0de", "writes code", "MIT"), ServedExpert("math", "3a74")),
+    aliases=CLIENT_ALIASES,
+    created=1_700_000_000,
+)
+
+#: What a fake answer does next: say a text, wait some seconds, or fail.
+Step = str | float | BaseException
+
+
+class FakeBackend:
+    """The graph behind the HTTP API: every text of its script is one token of the answer.
+
+    Keeps to :class:`lmoe_ray.api.backend.Backend`: the last delta, and only that, has a finish
+    reason; ``max_tokens`` cuts the answer; closing the generator ends it at once.
+    """
+
+    def __init__(
+        self,
+        *script: Step,
+        models: tuple[ServedModel, ...] = (MODEL,),
+        routing: Step = "code",
+        not_ready: BaseException | None = None,
+    ) -> None:
+        self.script = script
+        self.requests: list[GenerateRequest] = []
+        self.num_running = 0
+        self.stopped = asyncio.Event()
+        self._models, self._routing, self._not_ready = models, routing, not_ready
+
+    def models(self) -> tuple[ServedModel, ...]:
+        return self._models
+
+    async def check_ready(self) -> None:
+        if self._not_ready is not None:
+            raise self._not_ready
+
+    async def route(self, request: GenerateRequest) -> RoutingDecision:
+        self.requests.append(request)
+        if isinstance(self._routing, BaseException):
+            raise self._routing
+        if isinstance(self._routing, float):
+            await self._wait(self._routing)
+        if request.expert is not None:
+            return RoutingDecision(request.model, request.expert, "explicit", reason="the client named it")
+        if not isinstance(self._routing, str) or not self._routing:
+            return RoutingDecision(request.model, None, "abstained", 0.25, threshold=0.5)
+        return RoutingDecision(
+            request.model,
+            self._routing,
+            "similarity",
+            confidence=0.75,
+            candidates=(Candidate("code", 0.75), Candidate("math", 0.25)),
+            neighbours=(Neighbour("code", 0.5, "write a loop"),),
+            threshold=0.5,
+            reason="its samples are nearest",
+            duration_s=0.125,
+        )
+
+    async def generate(self, request: GenerateRequest, decision: RoutingDecision) -> AsyncGenerator[TokenDelta, None]:
+        num_prompt_tokens = len((request.prompt or " ".join(m.content for m in request.messages)).split())
+        num_texts = sum(isinstance(step, str) for step in self.script)
+        limit = min(num_texts, request.sampling.max_tokens or num_texts)
+        num_said = 0
+        self.num_running += 1
+        try:
+            for step in self.script:
+                if isinstance(step, BaseException):
+                    raise step
+                if isinstance(step, float):
+                    await asyncio.sleep(step)
+                    continue
+                num_said += 1
+                reason: FinishReason | None = None
+                if num_said == limit:
+                    reason = "length" if limit < num_texts else "stop"
+                yield TokenDelta(step, (num_said,), Usage(num_prompt_tokens, num_said), reason)
+                if reason is not None:
+                    return
+        finally:
+            self.num_running -= 1
+            self.stopped.set()
+
+    async def _wait(self, seconds: float) -> None:
+        self.num_running += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.num_running -= 1
+            self.stopped.set()
