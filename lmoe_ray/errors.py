@@ -12,7 +12,7 @@
     ├── RequestError                400 invalid_request_error: the caller must change the request
     │   ├── MalformedBody
     │   ├── InvalidField
-    │   ├── UnsupportedValue
+    │   │   └── UnsupportedValue
     │   ├── PromptTooLong
     │   ├── BodyTooLarge            413
     │   ├── ModelNotFound           404
@@ -24,7 +24,11 @@
     │   ├── NotReady                503, with Retry-After
     │   ├── ReplicaLost             503, with Retry-After
     │   └── GenerationTimeout       408
-    └── EngineFailed                500: a bug of ours or a dead device
+    ├── EngineFailed                500: a bug of ours or a dead device
+    ├── InternalError               500: an exception nobody foresaw
+    └── ClientError                 raised by our own HTTP client, never on the wire
+        ├── ServerUnreachable
+        └── ServerRefused
 
 Each message names the value, the bound and the way out, on one line of ASCII: some clients put it
 into an HTTP status line. Constructors take positional arguments only, so that every error survives
@@ -251,7 +255,9 @@ class RouteNotFound(RequestError):
         self.method, self.path = method, path
 
     def __str__(self) -> str:
-        hint = "; the base URL already ends in /v1, drop one" if "/v1/v1" in self.path else ""
+        hint = "; it has a doubled slash" if "//" in self.path else ""
+        if "/v1/v1" in self.path:
+            hint = "; the base URL already ends in /v1, drop one"
         return f"no route {self.method} {one_line(self.path, 120)}{hint}"
 
 
@@ -348,3 +354,41 @@ class EngineFailed(LMoEError):
 
     def __str__(self) -> str:
         return f"the engine failed ({one_line(self.reason, 120)}); its replica is being restarted"
+
+
+class InternalError(LMoEError):
+    """An exception nobody foresaw. Its traceback is in the log; the caller learns nothing of it."""
+
+    def __str__(self) -> str:
+        return "internal server error; the server's log has the details"
+
+
+# ── what our own HTTP client reports ─────────────────────────────────────────────────────────────
+
+
+class ClientError(LMoEError):
+    """A request to a server did not lead to an answer."""
+
+    code = "client_error"
+
+
+class ServerUnreachable(ClientError):
+    """Nothing answers at ``base_url``, or the connection broke."""
+
+    def __init__(self, base_url: str, problem: str) -> None:
+        super().__init__(base_url, problem)
+        self.base_url, self.problem = base_url, problem
+
+    def __str__(self) -> str:
+        return f"{self.base_url} gives no answer ({one_line(self.problem, 120)}); is the server running?"
+
+
+class ServerRefused(ClientError):
+    """The server answered with an error; ``problem`` is its own message."""
+
+    def __init__(self, http_status: int, error_code: str, problem: str) -> None:
+        super().__init__(http_status, error_code, problem)
+        self.http_status, self.error_code, self.problem = http_status, error_code, problem
+
+    def __str__(self) -> str:
+        return f"{self.problem} (HTTP {self.http_status}, {self.error_code})"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
@@ -102,3 +106,28 @@ class FakeBackend:
         finally:
             self.num_running -= 1
             self.stopped.set()
+
+
+class HashingEncoder:
+    """An embedding model that reads words: each adds one to a dimension chosen by its hash.
+
+    Texts with no word in common are nearly at right angles. Counts what it was asked to embed.
+    """
+
+    def __init__(self, *, dim: int = 256, max_tokens: int = 256, identity: str = "hashing") -> None:
+        self.identity, self.max_tokens, self._dim = identity, max_tokens, dim
+        self.embedded: list[str] = []
+
+    def embed(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
+        self.embedded += texts
+        vectors = np.zeros((len(texts), self._dim), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split()[: self.max_tokens] or [""]:
+                vectors[row, int.from_bytes(hashlib.sha256(word.encode()).digest()[:4]) % self._dim] += 1
+            if progress is not None:
+                progress(row + 1, len(texts))
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    async def embed_one(self, text: str) -> NDArray[np.float32]:
+        vector: NDArray[np.float32] = self.embed([text])[0]
+        return vector

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: ``explicit``: the client named the expert; ``similarity`` and ``agent``: a router chose it;
-#: ``abstained``: confidence below the threshold, so the fallback answers; ``only``: nothing to choose.
-RoutedBy = Literal["explicit", "similarity", "agent", "abstained", "only"]
+#: ``explicit``: the client named the expert; ``tools``: the request declares tools and there is an
+#: expert for them; ``similarity`` and ``agent``: a router chose it; ``abstained``: the router could not
+#: choose, or not surely enough, so the fallback answers; ``only``: nothing to choose.
+RoutedBy = Literal["explicit", "tools", "similarity", "agent", "abstained", "only"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class RoutingDecision:
         model: name of the base model that serves the request.
         expert: name of the expert, or ``None`` for the base model itself.
         routed_by: which rule decided.
-        confidence: probability that the chosen expert is the right one; 1 for an explicit choice.
+        confidence: probability that the chosen expert is the right one; 1 for an explicit choice. When
+            abstained, that of the best candidate, who was not chosen; 0 if there was none.
         candidates: every expert of the model, best first; empty for an explicit choice.
         neighbours: nearest samples, nearest first; empty unless a similarity router decided.
         threshold: confidence below which the router abstains.

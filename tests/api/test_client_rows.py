@@ -9,10 +9,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from fakes import MODEL, FakeBackend
 
 from lmoe_ray.errors import InternalError, PromptTooLong
 from lmoe_ray.settings import CLIENT_ALIASES
+from tests.fakes import MODEL, FakeBackend
 
 CHATBOT_UI = {
     "model": "gpt-3.5-turbo",
@@ -253,7 +253,7 @@ async def test_row_06_content_is_a_string_and_usage_three_integers(serve: Any, c
 
 
 async def test_row_07_other_requests_are_answered_while_one_runs(serve: Any, chat_body: Any) -> None:
-    client = serve(FakeBackend(0.2, "Hi"))
+    client = serve(FakeBackend(0.1, "Hi"))
     slow = asyncio.create_task(client.post("/v1/chat/completions", json=chat_body))
     second = asyncio.create_task(client.post("/v1/chat/completions", json=chat_body))
     await asyncio.sleep(0.02)
@@ -273,6 +273,13 @@ async def test_row_08_a_doubled_prefix_is_explained(serve: Any, chat_body: Any, 
     response = await serve(FakeBackend("Hi")).post("/v1/v1/chat/completions", json=chat_body)
     assert response.status_code == 404
     assert "already ends in /v1" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "//v1/chat/completions"])
+async def test_row_08_a_slash_too_many_is_refused_not_redirected(serve: Any, error_of: Any, path: str) -> None:
+    response = await serve(FakeBackend("Hi")).request("POST", "http://lmoe.test" + path)
+    assert response.status_code == 404
+    assert error_of(response)["message"] == f"no route POST {path}" + "; it has a doubled slash" * ("//" in path)
 
 
 async def test_row_09_a_stream_ends_with_done_even_after_an_error(serve: Any, chat_body: Any, events_of: Any) -> None:

@@ -68,9 +68,15 @@ async def test_silence_counts_from_the_last_delta_through_all_impatience() -> No
     async with feed(0.02, delta("a", 1), 10.0, timeout_s=0.05) as deltas:
         assert await deltas.get() == delta("a", 1)
         assert await deltas.get_within(0.02) is None
+        begin_s = asyncio.get_running_loop().time()
         with pytest.raises(GenerationTimeout, match=r"within 0\.05 s"):
-            for _ in range(3):
-                assert await deltas.get_within(0.02) is None
+            await deltas.get_within(0.04)
+        assert asyncio.get_running_loop().time() - begin_s < 0.04
+
+
+async def test_each_delta_starts_the_silence_anew() -> None:
+    async with feed(0.06, delta("a", 1), 0.06, delta("b", 2, "stop"), timeout_s=0.1) as deltas:
+        assert (await deltas.rest(await deltas.get())).text == "ab"
 
 
 async def test_an_error_comes_after_the_text_before_it() -> None:

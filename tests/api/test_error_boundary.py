@@ -6,11 +6,11 @@ import logging
 from typing import Any
 
 import pytest
-from fakes import FakeBackend
 from starlette.requests import ClientDisconnect
 
 from lmoe_ray.api.error_boundary import ErrorBoundary
 from lmoe_ray.errors import EngineFailed, LMoEError, NotReady, Overloaded, ReplicaLost
+from tests.fakes import FakeBackend
 
 
 @pytest.mark.parametrize(

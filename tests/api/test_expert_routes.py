@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import FakeBackend
 
 from lmoe_ray.errors import NotReady
+from tests.fakes import FakeBackend
 
 
 @pytest.mark.parametrize("name", ["demo", "demo:math", "gpt-4"])

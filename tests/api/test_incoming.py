@@ -28,7 +28,7 @@ async def test_a_body_is_put_together_from_its_pieces() -> None:
     assert await read_object(request_of(b'{"a"', b":1}"), 7) == {"a": 1}
 
 
-@pytest.mark.parametrize("length", ["8", "99999999999999999999999999"])
+@pytest.mark.parametrize("length", ["8", "9" * 5000])
 async def test_a_body_announced_as_too_large_is_refused_unread(length: str) -> None:
     with pytest.raises(BodyTooLarge, match="the limit is 7"):
         await read_object(request_of(content_length=length), 7)

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from fakes import MODEL
 
 from lmoe_ray.api.replies import (
     ChatReply,
@@ -23,6 +22,7 @@ from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
 from lmoe_ray.domain.served import ServedModel
 from lmoe_ray.domain.stream import TokenDelta, Usage
 from lmoe_ray.errors import ExpertNotFound, InvalidField
+from tests.fakes import MODEL
 
 DECISION = RoutingDecision("demo", "code", "similarity", 0.75, duration_s=0.125)
 ANSWER = TokenDelta("hi", (1,), Usage(3, 2), "length")

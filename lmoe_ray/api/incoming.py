@@ -1,0 +1,94 @@
+"""What arrives: the body of a request as one JSON object, or an error that says why not, and its id.
+
+JSON is read more strictly than ``json.loads`` does: what two readers could understand differently (a
+key twice, ``NaN``, half a surrogate pair) is refused here, so that nobody behind has to think of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from typing import Any, NoReturn
+
+from starlette.requests import Request
+
+from lmoe_ray.errors import BodyTooLarge, InvalidField, MalformedBody, one_line
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def request_id_of(http: Request) -> str:
+    """The caller's ``x-request-id`` if it can stand in a log line, else a new one."""
+    given = http.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+async def read_object(http: Request, max_body_bytes: int) -> dict[str, Any]:
+    """Read the body of a request as a JSON object; never holds more than the limit plus one piece.
+
+    Raises:
+        BodyTooLarge: announced or real length above ``max_body_bytes``.
+        MalformedBody: see :func:`parse_object`.
+        ClientDisconnect: the client left before the body was complete.
+    """
+    announced = http.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:18]) > max_body_bytes:
+        raise BodyTooLarge(int(announced[:18]), max_body_bytes)
+    body = bytearray()
+    async for piece in http.stream():
+        body += piece
+        if len(body) > max_body_bytes:
+            raise BodyTooLarge(len(body), max_body_bytes)
+    return parse_object(bytes(body))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in ``body``.
+
+    Raises:
+        MalformedBody: not UTF-8, not JSON, not an object, a key twice, a number JSON does not have,
+            or nested deeper than the interpreter's stack.
+        InvalidField: a text holds half a surrogate pair, which no tokenizer can read.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        data = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+        if not isinstance(data, dict):
+            raise MalformedBody(f"it is {_kind(data)}")
+        if _SURROGATE_ESCAPE.search(text):
+            _refuse_half_characters(data)
+    except RecursionError as exc:
+        raise MalformedBody("it is nested too deeply") from exc
+    except ValueError as exc:
+        raise MalformedBody(one_line(exc, 160)) from exc
+    return data
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in data:
+            raise MalformedBody(f"key {one_line(name, 40)!r} appears twice")
+        data[name] = value
+    return data
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise MalformedBody(f"{name} is not a JSON number")
+
+
+def _refuse_half_characters(data: dict[str, Any]) -> None:
+    """Encode each field once more, which fails exactly where a surrogate stands alone."""
+    for name, value in data.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as exc:
+            problem = "holds half a surrogate pair (\\ud800 to \\udfff alone), which is no character; remove it"
+            raise InvalidField(one_line(name, 40), problem) from exc
+
+
+def _kind(data: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(data), "a number")

@@ -1,0 +1,61 @@
+"""What a client's ``model`` and ``expert`` lead to."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmoe_ray.domain.served import ServedExpert, ServedModel, resolve, wire_names
+from lmoe_ray.errors import ExpertNotFound, ModelNotFound
+
+SMALL = ServedModel("small", (ServedExpert("code", "1"), ServedExpert("math", "2")), aliases=("gpt-4", "a:b"))
+LARGE = ServedModel("large", (ServedExpert("math", "3"), ServedExpert("law", "4")))
+MODELS = (SMALL, LARGE)
+
+
+@pytest.mark.parametrize(
+    ("model", "expert", "base", "chosen"),
+    [
+        ("small", None, "small", None),
+        ("large", None, "large", None),
+        ("gpt-4", None, "small", None),
+        ("small:math", None, "small", "math"),
+        ("large:math", None, "large", "math"),
+        ("gpt-4:math", None, "small", "math"),
+        ("math", None, "small", "math"),
+        ("law", None, "large", "law"),
+        ("a:b", None, "small", None),
+        ("small", "code", "small", "code"),
+        ("small:math", "code", "small", "code"),
+        ("law", "math", "large", "math"),
+    ],
+)
+def test_a_name_leads_to_a_base_and_perhaps_an_expert(
+    model: str, expert: str | None, base: str, chosen: str | None
+) -> None:
+    address = resolve(MODELS, model, expert)
+    assert (address.model.name, address.expert) == (base, chosen)
+
+
+@pytest.mark.parametrize("model", ["other", "", "other:code", "small:", ":code"])
+def test_an_unknown_name_is_refused_naming_all_known_ones(model: str) -> None:
+    with pytest.raises(ModelNotFound, match=r"served: small, small:code, small:math, gpt-4, a:b, large, "):
+        resolve(MODELS, model, None)
+
+
+def test_or_it_leads_to_the_first_base_if_that_is_allowed() -> None:
+    address = resolve(MODELS, "gpt-5", "math", use_default=True)
+    assert (address.model, address.expert) == (SMALL, "math")
+
+
+@pytest.mark.parametrize(
+    ("model", "expert"), [("small:law", None), ("small", "law"), ("gpt-5", "law"), ("math", "law")]
+)
+def test_an_expert_of_another_base_is_refused_naming_the_bases_own(model: str, expert: str | None) -> None:
+    with pytest.raises(ExpertNotFound, match="'law' does not exist; this model has: code, math"):
+        resolve(MODELS, model, expert, use_default=True)
+
+
+def test_every_listed_name_leads_somewhere() -> None:
+    assert wire_names((LARGE,)) == ("large", "large:math", "large:law")
+    for name in wire_names(MODELS):
+        resolve(MODELS, name, None)
