@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -209,14 +209,26 @@ class Settings(_Strict):
         return self
 
 
+Checked = TypeVar("Checked", bound=_Strict)
+
+
 def parse_settings(args: Any, place: str = "args") -> Settings:
     """Check a mapping against :class:`Settings`.
 
     Raises:
         SettingsError: naming the first wrong place, its problem, and how many more there are.
     """
+    return _parse(Settings, args, place)
+
+
+def parse_router(args: Any, place: str = "router") -> RouterSettings:
+    """Check a mapping against :class:`RouterSettings`. Raises as :func:`parse_settings`."""
+    return _parse(RouterSettings, args, place)
+
+
+def _parse(schema: type[Checked], args: Any, place: str) -> Checked:
     try:
-        return Settings.model_validate(args)
+        return schema.model_validate(args)
     except ValidationError as exc:
         first, *rest = exc.errors(include_url=False)
         where = ".".join(str(part) for part in (place, *first["loc"]))

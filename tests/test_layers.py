@@ -21,7 +21,7 @@ LAYERS = {
     "api": BELOW,
     "routing": BELOW,
     "engine": BELOW,
-    "training": BELOW,
+    "training": BELOW | {"pretrained"},
     "serving": BELOW | {"pretrained", "api", "routing", "engine"},
     "bench": BELOW | {"pretrained", "api", "routing", "engine"},
     "demo": BELOW | {"pretrained", "training"},

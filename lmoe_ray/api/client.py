@@ -111,6 +111,12 @@ class Client:
         """Every name that may be asked for as ``model``, the default first."""
         return tuple(entry["id"] for entry in (await self._json("GET", "/v1/models"))["data"])
 
+    async def model(self, name: str | None = None) -> Json:
+        """The entry of one name, or of the default: ``id`` and ``max_model_len``, tokens of prompt plus answer."""
+        if name is None:
+            name = (await self.models())[0]
+        return await self._json("GET", f"/v1/models/{name}")
+
     async def experts(self) -> list[Json]:
         """The live experts: ``name``, ``model``, ``digest``, ``description``, ``licence``."""
         return list((await self._json("GET", "/v1/experts"))["data"])

@@ -171,7 +171,13 @@ def encode_error(error: LMoEError) -> Json:
 def encode_models(models: tuple[ServedModel, ...]) -> list[Json]:
     """One entry for every name a client may put into ``model``."""
     return [
-        {"id": name, "object": "model", "created": model.created, "owned_by": OWNER}
+        {
+            "id": name,
+            "object": "model",
+            "created": model.created,
+            "owned_by": OWNER,
+            "max_model_len": model.max_model_len,
+        }
         for model in models
         for name in wire_names((model,))
     ]

@@ -72,7 +72,7 @@ def check(
 
     checked = _checked(path, None, None)
     for model in checked.settings.models:
-        package = load_package_from(model, checked.settings.cache_path)
+        package = load_package_from(model)
         names = package.names if package else ()
         for pool in model.pools:
             console.print(f"pool {pool.name}: {', '.join(pool.experts_of(names)) or 'the base model alone'}")

@@ -53,7 +53,7 @@ def build(args: dict[str, Any]) -> Application:
         SettingsError, PackageError, ModelSourceError: what is wrong, where, and the way out.
     """
     settings = parse_settings(args)
-    packages = {model.name: load_package_from(model, settings.cache_path) for model in settings.models}
+    packages = {model.name: load_package_from(model) for model in settings.models}
     served = tuple(_served(model, packages[model.name]) for model in settings.models)
     pool_maps = {
         model.name: PoolMap.build(model, shown.expert_names)

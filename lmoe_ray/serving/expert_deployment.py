@@ -20,7 +20,8 @@ from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.package import Expert, LMoEPackage
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
-from lmoe_ray.engine.async_engine import AsyncEngine, EngineStats
+from lmoe_ray.engine.async_engine import AsyncEngine
+from lmoe_ray.engine.engine import EngineStats
 from lmoe_ray.pretrained.model_source import resolve
 from lmoe_ray.pretrained.package_source import load_package_from
 from lmoe_ray.settings import ModelSettings, PoolSettings, Settings
@@ -38,7 +39,7 @@ class ExpertReplica:
         self, settings: Settings, model: ModelSettings, pool: PoolSettings
     ) -> None:
         started_s = time.monotonic()
-        package = await asyncio.to_thread(load_package_from, model, settings.cache_path)
+        package = await asyncio.to_thread(load_package_from, model)
         folder = await asyncio.to_thread(resolve, model.source, model.revision, settings.cache_path)
         self._adapters = _adapters_of(pool, package)
         self._engine = AsyncEngine(

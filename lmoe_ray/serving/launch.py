@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import httpx
 import ray
 from ray import serve
@@ -35,7 +36,8 @@ def run_graph(config_file: Path, checked: ServeConfig, console: Console) -> None
     watcher.start()
     try:
         serve_cli.main(["run", str(config_file)], standalone_mode=False)
-    except SystemExit:
+    except (SystemExit, click.exceptions.Abort):
+        # Its ordinary end: SystemExit once it serves, Abort when interrupted earlier.
         logger.debug("serve run has ended")
     finally:
         watcher.stop()

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from uuid import uuid4
 
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.decision import RoutingDecision
 from lmoe_ray.domain.sampling import SamplingParams
+from lmoe_ray.pretrained.model_source import resolve
 from lmoe_ray.pretrained.package_source import load_package_from
-from lmoe_ray.routing.agent import AgentRouter
+from lmoe_ray.routing.agent import AgentRouter, Ask
+from lmoe_ray.routing.embedder import Embedder
 from lmoe_ray.routing.router import TOOLS_EXPERT, RoutedModel, RouterChain
 from lmoe_ray.routing.router import Router as ConfiguredRouter
+from lmoe_ray.routing.similarity import SimilarityRouter
 from lmoe_ray.serving.graph_backend import Handle, PoolMap, stream_from
 from lmoe_ray.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-#: Asks a language model to pick one of the names; answers the name and its probability.
-Ask = Callable[[tuple[Message, ...], tuple[str, ...]], Awaitable[tuple[str, float]]]
 
 
 class RouterReplica:
@@ -53,7 +53,7 @@ def routed_models(settings: Settings) -> tuple[RoutedModel, ...]:
     """What the router knows of each base model; the packages are read on this node."""
     models = []
     for model in settings.models:
-        package = load_package_from(model, settings.cache_path)
+        package = load_package_from(model)
         experts = package.experts if package else ()
         models.append(RoutedModel(model.name, experts, package.manifest.fallback if package else ""))
     return tuple(models)
@@ -65,10 +65,20 @@ def _configured_routers(
     pool_maps: Mapping[str, PoolMap],
     pools: Mapping[str, Handle],
 ) -> dict[str, ConfiguredRouter]:
-    """The router of the settings for each model; none for a model it has nothing to go by."""
+    """The router of the settings, for each model."""
     if settings.router.kind == "agent":
-        return {m.name: AgentRouter(m, ask_through(m, pool_maps[m.name], pools)) for m in models if m.experts}
-    return similarity_routers(settings, models)
+        return {
+            model.name: AgentRouter(model, ask_through(model, pool_maps[model.name], pools), settings.router.threshold)
+            for model in models
+        }
+    return _similarity_routers(settings, models)
+
+
+def _similarity_routers(settings: Settings, models: tuple[RoutedModel, ...]) -> dict[str, ConfiguredRouter]:
+    router = settings.router
+    folder = resolve(router.embedder, router.embedder_revision, settings.cache_path)
+    embedder = Embedder(folder, max_tokens=router.max_tokens, num_threads=router.num_threads)
+    return {model.name: SimilarityRouter(model, embedder, router, settings.cache_path) for model in models}
 
 
 def ask_through(model: RoutedModel, pool_map: PoolMap, pools: Mapping[str, Handle]) -> Ask:

@@ -444,7 +444,13 @@ async def test_row_19_models_lists_bases_experts_and_aliases(serve: Any) -> None
     body = (await serve(FakeBackend("Hi")).get("/v1/models")).json()
     assert body["object"] == "list"
     assert [entry["id"] for entry in body["data"]] == ["demo", "demo:code", "demo:math", *MODEL.aliases]
-    assert body["data"][0] == {"id": "demo", "object": "model", "created": 1_700_000_000, "owned_by": "lmoe_ray"}
+    assert body["data"][0] == {
+        "id": "demo",
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "lmoe_ray",
+        "max_model_len": 0,
+    }
 
 
 async def test_row_20_a_message_is_one_line_of_ascii(serve: Any, error_of: Any) -> None:

@@ -13,7 +13,13 @@ from tests.fakes import FakeBackend
 @pytest.mark.parametrize("name", ["demo", "demo:math", "gpt-4"])
 async def test_each_listed_model_can_be_asked_for(serve: Any, name: str) -> None:
     response = await serve(FakeBackend("Hi")).get(f"/v1/models/{name}")
-    assert response.json() == {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "lmoe_ray"}
+    assert response.json() == {
+        "id": name,
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "lmoe_ray",
+        "max_model_len": 0,
+    }
 
 
 @pytest.mark.parametrize("name", ["nothing", "demo:nothing", "meta/llama", ""])
