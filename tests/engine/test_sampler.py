@@ -1,0 +1,140 @@
+"""Picking tokens: filters against transformers', randomness by seed and position alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from lmoe_ray.domain.sampling import SamplingParams
+from lmoe_ray.engine.stopping import Answer
+from tests.engine.test_stopping import Letters
+
+torch = pytest.importorskip("torch")
+hf = pytest.importorskip("transformers.generation.logits_process")
+logits_module = pytest.importorskip("lmoe_ray.engine.logits")
+sampler_module = pytest.importorskip("lmoe_ray.engine.sampler")
+sequence_module = pytest.importorskip("lmoe_ray.engine.sequence")
+pytestmark = pytest.mark.torch
+
+VOCAB = 40
+
+
+def make(seed: int = 0, position: int = 0, **wishes: Any) -> Any:
+    answer = Answer(Letters(), num_prompt_tokens=1, max_new_tokens=50)
+    sampling = SamplingParams(**{"top_k": 0, "temperature": 1.0, **wishes})
+    return sequence_module.Sequence("r", (1,), sampling, answer, seed=seed, output_ids=[0] * position)
+
+
+def sampler() -> Any:
+    return sampler_module.Sampler(logits_module.LogitsProcessors(VOCAB, {0}, torch.device("cpu")))
+
+
+def pick(logits: Any, *sequences: Any) -> list[int]:
+    return [picked.token_id for picked in sampler().sample(logits.clone(), list(sequences))]
+
+
+def row(seed: int = 0) -> Any:
+    return 2 * torch.randn(1, VOCAB, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("wishes", [{"temperature": 0}, {"top_p": 0}, {"top_k": 1}])
+def test_greedy_is_exactly_the_likeliest_token(wishes: dict[str, Any]) -> None:
+    for seed in range(20):
+        assert pick(row(seed), make(seed, **wishes)) == [row(seed).argmax().item()]
+
+
+def test_greedy_takes_the_first_of_equals() -> None:
+    assert pick(torch.zeros(1, VOCAB), make(temperature=0)) == [0]
+
+
+FILTERS = [
+    {"top_k": 5},
+    {"top_k": 1000},
+    {"top_p": 0.7},
+    {"top_p": 0.01},
+    {"min_p": 0.2},
+    {"temperature": 0.3},
+    {"temperature": 2.0, "top_k": 20, "top_p": 0.8, "min_p": 0.05},
+]
+
+
+def reference_weights(logits: Any, wishes: dict[str, Any]) -> Any:
+    scores = hf.TemperatureLogitsWarper(wishes.get("temperature", 1.0))(None, logits.clone())
+    if wishes.get("top_k"):
+        scores = hf.TopKLogitsWarper(min(wishes["top_k"], VOCAB))(None, scores)
+    if wishes.get("top_p", 1.0) < 1:
+        scores = hf.TopPLogitsWarper(wishes["top_p"])(None, scores)
+    if wishes.get("min_p"):
+        scores = hf.MinPLogitsWarper(wishes["min_p"])(None, scores)
+    return torch.softmax(scores, -1)[0]
+
+
+@pytest.mark.parametrize("wishes", FILTERS, ids=str)
+def test_tokens_come_as_often_as_transformers_would_draw_them(wishes: dict[str, Any]) -> None:
+    logits, num_draws = row(3), 4000
+    expected = reference_weights(logits, wishes)
+    sequences = [make(seed, **wishes) for seed in range(num_draws)]
+    counts = Counter(pick(logits.expand(num_draws, -1), *sequences))
+    assert set(counts) <= set(expected.nonzero()[:, 0].tolist())
+    for token, weight in enumerate(expected.tolist()):
+        deviation = (weight * (1 - weight) / num_draws) ** 0.5
+        assert abs(counts[token] / num_draws - weight) <= 5 * deviation + 1e-9
+
+
+def test_a_row_is_drawn_alike_alone_and_in_a_crowd() -> None:
+    logits = torch.cat([row(seed) for seed in range(len(FILTERS))])
+    sequences = [make(seed, **wishes) for seed, wishes in enumerate(FILTERS)]
+    crowd = [*sequences, make(temperature=0)]
+    together = pick(torch.cat([logits, row(99)]), *crowd)
+    alone = [pick(logits[i : i + 1], sequence)[0] for i, sequence in enumerate(sequences)]
+    assert together == [*alone, row(99).argmax().item()]
+
+
+def test_seed_and_position_decide_and_nothing_else() -> None:
+    first = sampler_module.uniform(5, 3)
+    assert first == sampler_module.uniform(5, 3)
+    assert len({first, sampler_module.uniform(5, 4), sampler_module.uniform(6, 3), sampler_module.uniform(-5, 3)}) == 4
+
+
+def test_random_numbers_fill_the_unit_interval_evenly() -> None:
+    numbers = [sampler_module.uniform(1, position) for position in range(2000)]
+    assert 0 <= min(numbers) < 0.01
+    assert 0.99 < max(numbers) < 1
+    assert sum(numbers) / 2000 == pytest.approx(0.5, abs=0.03)
+
+
+def test_ties_at_the_last_place_all_stay() -> None:
+    logits = torch.tensor([[5.0, 5.0, 5.0, 0.0] + [-9.0] * (VOCAB - 4)])
+    drawn = {pick(logits, make(seed, top_k=2))[0] for seed in range(60)}
+    assert drawn == {0, 1, 2}
+
+
+def test_a_tiny_temperature_is_nearly_greedy_and_never_not_a_number() -> None:
+    for seed in range(10):
+        assert pick(row(seed), make(seed, temperature=1e-30)) == [row(seed).argmax().item()]
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-53])
+def test_the_ends_of_the_interval_pick_tokens_that_have_weight(number: float) -> None:
+    weights = torch.tensor([[0.0, 0.0, 0.3, 0.7, 0.0]])
+    [token] = sampler_module._invert(weights, torch.tensor([number], dtype=torch.float64)).tolist()
+    assert token == (2 if number == 0 else 3)
+
+
+def test_log_probabilities_are_those_before_temperature_and_only_if_asked_for() -> None:
+    logits = torch.cat([row(0), row(0)])
+    picked = sampler().sample(logits.clone(), [make(temperature=0, logprobs=True), make(temperature=0)])
+    expected = torch.log_softmax(row(0), -1).max().item()
+    assert picked[0].logprob == pytest.approx(expected)
+    assert picked[1].logprob is None
+
+
+def test_log_probabilities_count_the_bias() -> None:
+    [picked] = sampler().sample(torch.zeros(1, VOCAB), [make(temperature=0, logprobs=True, logit_bias=((7, 100.0),))])
+    assert (picked.token_id, picked.logprob) == (7, pytest.approx(0.0))
+
+
+def test_no_rows_give_no_tokens() -> None:
+    assert sampler().sample(torch.zeros(0, VOCAB), []) == []

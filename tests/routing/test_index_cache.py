@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmoe_ray.routing.index_cache import load_or_build
+from lmoe_ray.routing.sample_set import choose_samples
+from tests.fakes import HashingEncoder
+from tests.routing.experts import expert
+
+EXPERTS = (expert("code", "write a loop", "sort a list"), expert("math", "add two numbers"))
+SAMPLES = choose_samples(EXPERTS, 10, seed=0)
+
+
+def entries(cache_dir: Path) -> list[str]:
+    return sorted(path.name for path in (cache_dir / "routing").iterdir())
+
+
+def test_a_restart_embeds_nothing_and_finds_the_same(tmp_path: Path) -> None:
+    first, encoder = load_or_build(SAMPLES, HashingEncoder(), tmp_path), HashingEncoder()
+
+    second = load_or_build(SAMPLES, encoder, tmp_path)
+
+    assert encoder.embedded == []
+    query = HashingEncoder().embed(["sort a list of numbers"])
+    for ours, theirs in zip(first.per_expert(query, 5), second.per_expert(query, 5), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert second.texts == first.texts
+
+
+def test_an_entry_is_its_two_files_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    load_or_build(SAMPLES, HashingEncoder(), tmp_path)
+
+    (name,) = entries(tmp_path)
+    assert not name.startswith(".")
+    assert sorted(p.name for p in (tmp_path / "routing" / name).iterdir()) == ["index.faiss", "meta.json"]
+
+
+@pytest.mark.parametrize(
+    ("experts", "encoder"),
+    [
+        (EXPERTS, HashingEncoder(identity="another model")),
+        (EXPERTS, HashingEncoder(max_tokens=2)),
+        ((*EXPERTS, expert("poetry", "a haiku")), HashingEncoder()),
+        ((expert("code", "write a loop"), EXPERTS[1]), HashingEncoder()),
+    ],
+    ids=["model", "max_tokens", "expert", "sample"],
+)
+def test_whatever_shapes_the_vectors_makes_another_entry(
+    experts: tuple, encoder: HashingEncoder, tmp_path: Path
+) -> None:
+    load_or_build(SAMPLES, HashingEncoder(), tmp_path)
+    encoder.embedded.clear()
+
+    load_or_build(choose_samples(experts, 10, seed=0), encoder, tmp_path)
+
+    assert len(encoder.embedded) > 0
+    assert len(entries(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("file", ["index.faiss", "meta.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_entry_is_noticed_and_built_again(
+    file: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_or_build(SAMPLES, HashingEncoder(), tmp_path)
+    (victim,) = (tmp_path / "routing").glob(f"*/{file}")
+    content = victim.read_bytes()
+    if damage == "remove":
+        victim.unlink()
+    else:
+        victim.write_bytes(content[:-9] if damage == "cut" else content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+
+    encoder = HashingEncoder()
+    with caplog.at_level(logging.WARNING):
+        load_or_build(SAMPLES, encoder, tmp_path)
+    again = HashingEncoder()
+    load_or_build(SAMPLES, again, tmp_path)
+
+    assert "damaged and built again" in caplog.text
+    assert sorted(encoder.embedded) == sorted(SAMPLES.rows)
+    assert again.embedded == []
+    assert len(entries(tmp_path)) == 1
+
+
+def test_a_cache_that_cannot_be_written_costs_time_but_not_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "routing").write_text("a file where a folder should be")
+
+    with caplog.at_level(logging.WARNING):
+        index = load_or_build(SAMPLES, HashingEncoder(), tmp_path)
+
+    assert index.num_samples == 3
+    assert "not cached" in caplog.text
+
+
+def test_without_a_cache_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert load_or_build(SAMPLES, HashingEncoder(), None).num_samples == 3
+    assert list(tmp_path.iterdir()) == []
