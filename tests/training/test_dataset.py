@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.errors import TrainingDataError
-from lmoe_ray.training.dataset import Example, encode_rows, make_batches
+from lmoe_ray.training.dataset import Example, encode_rows, make_batches, make_epochs
 from lmoe_ray.training.instruct_rows import InstructRow
 from tests.tiny import make_tiny_tokenizer
 
@@ -145,3 +145,19 @@ def test_little_of_a_batch_is_padding() -> None:
 
     cells = sum(len(batch) * max(len(e.ids) for e in batch) for batch in batches)
     assert sum(len(e.ids) for batch in batches for e in batch) / cells > 0.93
+
+
+def test_epochs_follow_one_another_in_different_orders() -> None:
+    examples = examples_of(*range(2, 60))
+    one = make_batches(examples, 200, 7)
+
+    epochs = make_epochs(examples, 200, 7, 2, 0)
+
+    assert epochs == one + make_batches(examples, 200, 8)
+    assert epochs[len(one) :] != one
+
+
+def test_epochs_end_at_the_token_limit() -> None:
+    batches = make_epochs(examples_of(10, 10, 10), 10, 0, 5, 45)
+
+    assert len(batches) == 5

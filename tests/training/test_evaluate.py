@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_ray.training.evaluate import EvaluateSettings, evaluate
-from lmoe_ray.training.instruct_rows import InstructRow
+from lmoe_ray.errors import TrainingDataError
+from lmoe_ray.training.evaluate import EvaluateSettings, evaluate, heldout_by_expert
+from lmoe_ray.training.instruct_rows import InstructRow, write_rows
 from lmoe_ray.training.tune import TuneSettings, tune
 from tests.tiny import make_tiny_model
 
@@ -57,3 +58,27 @@ def test_the_base_can_be_measured_alone(model_folder: Path) -> None:
     table = evaluate(model_folder, {}, {"numbers": ROWS}, EXACT)
 
     assert list(table.losses) == ["base"]
+
+
+def test_an_adapter_cannot_be_called_base(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match="base: names the base model"):
+        evaluate(model_folder, {"base": tmp_path}, {"numbers": ROWS}, EXACT)
+
+
+def test_rows_of_one_file_are_dealt_out_by_category(tmp_path: Path) -> None:
+    rows = [InstructRow(category, "q", "a") for category in ("coding", "joke", "song", "unheard of")]
+    write_rows(tmp_path / "rows.jsonl", rows)
+
+    assert heldout_by_expert(tmp_path / "rows.jsonl") == {"creative": tuple(rows[1:3]), "code": (rows[0],)}
+
+
+def test_files_of_a_folder_are_named_after_their_expert(tmp_path: Path) -> None:
+    write_rows(tmp_path / "expert_fun.jsonl", OTHERS)
+    (tmp_path / "notes.jsonl").write_text("not rows")
+
+    assert heldout_by_expert(tmp_path) == {"fun": tuple(OTHERS)}
+
+
+def test_rows_of_no_expert_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match="holds no rows of the experts"):
+        heldout_by_expert(tmp_path)

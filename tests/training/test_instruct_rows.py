@@ -9,7 +9,7 @@ import pytest
 
 from lmoe_ray.domain.chat import Message
 from lmoe_ray.errors import TrainingDataError
-from lmoe_ray.training.instruct_rows import InstructRow, read_rows, turns_of, write_rows, write_samples
+from lmoe_ray.training.instruct_rows import InstructRow, read_rows, read_samples, turns_of, write_rows, write_samples
 
 GOOD = {
     "category": "coding",
@@ -79,6 +79,16 @@ def test_samples_are_written_as_a_package_reads_them(tmp_path: Path) -> None:
 
     lines = (tmp_path / "routing_data" / "expert_a.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"instruction": "one"}, {"instruction": "zwölf"}]
+    assert read_samples(tmp_path / "routing_data" / "expert_a.jsonl") == ("one", "zwölf")
+
+
+def test_a_bad_sample_is_named_by_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text('{"instruction": "one"}\n\n{"instruction": 2}\n')
+
+    with pytest.raises(TrainingDataError, match="instruction must be text") as caught:
+        read_samples(tmp_path / "f")
+
+    assert caught.value.place == f"{tmp_path / 'f'}:3"
 
 
 def test_a_plain_row_is_one_turn() -> None:

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmoe_ray.domain.package import parse_lora_config
-from lmoe_ray.errors import TrainingDataError
+from lmoe_ray.errors import SettingsError, TrainingDataError
 from lmoe_ray.training.dataset import encode_rows, make_batches
 from lmoe_ray.training.instruct_rows import InstructRow
+from lmoe_ray.training.learning_rate import Schedule, lr_factor
 from lmoe_ray.training.response_loss import mean_nll
-from lmoe_ray.training.tune import TuneProgress, TuneReport, TuneSettings, lr_factor, tune
+from lmoe_ray.training.tune import TuneProgress, TuneReport, TuneSettings, tune
 from tests.tiny import LINEARS, make_tiny_model
 
 pytestmark = [
@@ -144,6 +145,23 @@ def test_a_run_that_fails_leaves_no_adapter(model_folder: Path, tmp_path: Path) 
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("name", ["rank", "epochs", "max_tokens", "batch_tokens"])
+def test_a_setting_below_its_bound_is_named(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"tune\.{name}: is 0, must be at least 1"):
+        replace(FAST, **{name: 0})  # type: ignore[arg-type]
+
+
+def test_targets_the_model_does_not_have_are_refused(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match=r"targets: .*name linear modules of this model"):
+        run(model_folder, tmp_path / "a", replace(FAST, targets=("c_attn",)))
+
+
+def test_a_loss_that_explodes_ends_training(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match=r"the loss became .* at step 2; lower lr"):
+        run(model_folder, tmp_path / "a", replace(FAST, lr=1e30, warmup_ratio=0.0))
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("share", "schedule", "factor"),
     [
@@ -156,7 +174,7 @@ def test_a_run_that_fails_leaves_no_adapter(model_folder: Path, tmp_path: Path) 
         (0.9, "constant", 1.0),
     ],
 )
-def test_the_learning_rate_rises_and_then_falls_or_stays(share: float, schedule: str, factor: float) -> None:
+def test_the_learning_rate_rises_and_then_falls_or_stays(share: float, schedule: Schedule, factor: float) -> None:
     assert lr_factor(share, 0.1, schedule) == pytest.approx(factor)
 
 

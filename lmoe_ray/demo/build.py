@@ -1,0 +1,88 @@
+"""Build the shipped demo package again: split instruct data, tune six experts, pack them.
+
+Routing samples and descriptions are written by hand and live in the package itself; only the adapters
+are made here. Experts are tuned side by side, one CPU thread each, which is faster than one after the
+other with all threads. Same data and settings, same adapters, on one kind of machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from lmoe_ray.domain.package import LMoEPackage, Manifest
+from lmoe_ray.domain.prompt import PromptFormat
+from lmoe_ray.pretrained.model_source import resolve
+from lmoe_ray.pretrained.package_source import DEMO_FOLDER
+from lmoe_ray.training.instruct_rows import InstructRow, read_rows, read_samples
+from lmoe_ray.training.pack import pack
+from lmoe_ray.training.segment import SegmentSettings, segment, write_segmentation
+from lmoe_ray.training.tune import TuneReport, TuneSettings, tune
+
+BASE = "builtin:smollm2-135m-instruct"
+MANIFEST = Manifest(
+    base=BASE,
+    prompt_format=PromptFormat.CHAT,
+    # The most restrictive licence among the data the adapters were tuned on.
+    licence="CC-BY-SA-4.0",
+    version="0.1.0",
+)
+SEGMENT_SETTINGS = SegmentSettings(foreign_ratio=0.25)
+TUNE_SETTINGS = TuneSettings(rank=4, alpha=8, lr=2e-3, batch_tokens=1024, max_tokens_seen=60_000, num_threads=1)
+
+
+def build_demo(
+    data: Path,
+    out: Path,
+    work: Path,
+    cache_dir: Path,
+    *,
+    jobs: int,
+    settings: TuneSettings = TUNE_SETTINGS,
+    only: tuple[str, ...] = (),
+    report: Callable[[str, TuneReport], None],
+) -> LMoEPackage:
+    """Make the package from instruct data.
+
+    Args:
+        data: rows as :mod:`lmoe_ray.training.instruct_rows` reads them.
+        out: the package's folder; may be the shipped one.
+        work: keeps the split and the tuned adapters; those not in ``only`` are taken from here.
+        cache_dir: of converted models.
+        jobs: experts tuned at the same time.
+        settings: of every expert.
+        only: experts to tune; empty: all.
+        report: called as each expert is done.
+
+    Raises:
+        TrainingDataError, PackageError, ModelSourceError.
+    """
+    model_folder = resolve(BASE, None, cache_dir)
+    split = segment(read_rows(data), SEGMENT_SETTINGS)
+    write_segmentation(split, work / "split")
+    adapters = {name: work / "adapters" / name for name in split.experts}
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as workers:
+        running = {
+            workers.submit(_tune_one, model_folder, rows.training, rows.heldout, adapters[name], settings): name
+            for name, rows in split.experts.items()
+            if not only or name in only
+        }
+        for done in as_completed(running):
+            report(running[done], done.result())
+    descriptions = {
+        name: (DEMO_FOLDER / "adapters" / name / "description.txt").read_text(encoding="utf-8") for name in adapters
+    }
+    samples = {name: read_samples(DEMO_FOLDER / "routing_data" / f"expert_{name}.jsonl") for name in adapters}
+    return pack(out, adapters, descriptions, samples, MANIFEST)
+
+
+def _tune_one(
+    model_folder: Path,
+    rows: tuple[InstructRow, ...],
+    heldout: tuple[InstructRow, ...],
+    out: Path,
+    settings: TuneSettings,
+) -> TuneReport:
+    return tune(model_folder, rows, heldout, out, settings, base_name=BASE)
