@@ -132,7 +132,7 @@ class ModelSettings(_Strict):
     ] = False
     base_precision: Annotated[
         Literal["as-is", "nf4-dequant"],
-        Field(description="nf4-dequant: round the base through NF4 as QLoRA saw it in training (needs bitsandbytes)"),
+        Field(description="nf4-dequant: round the base through NF4 as QLoRA saw it in training"),
     ] = "as-is"
     aliases: Annotated[tuple[str, ...], Field(description="further names clients may use for this model")] = ()
     pools: Annotated[tuple[PoolSettings, ...], Field(min_length=1)]

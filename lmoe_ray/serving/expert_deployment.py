@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from pathlib import Path
 
 from ray import serve
 
@@ -22,7 +23,7 @@ from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.engine.async_engine import AsyncEngine
 from lmoe_ray.engine.engine import EngineStats
-from lmoe_ray.pretrained.model_source import resolve
+from lmoe_ray.pretrained.model_source import resolve, round_through_nf4
 from lmoe_ray.pretrained.package_source import load_package_from
 from lmoe_ray.settings import ModelSettings, PoolSettings, Settings
 
@@ -40,7 +41,7 @@ class ExpertReplica:
     ) -> None:
         started_s = time.monotonic()
         package = await asyncio.to_thread(load_package_from, model)
-        folder = await asyncio.to_thread(resolve, model.source, model.revision, settings.cache_path)
+        folder = await asyncio.to_thread(_base_folder, model, settings.cache_path)
         self._adapters = _adapters_of(pool, package)
         self._engine = AsyncEngine(
             folder,
@@ -97,6 +98,11 @@ class ExpertReplica:
 
         affine: Callable[[str], Awaitable[str]] = serve.multiplexed(max_num_models_per_replica=max_adapters)(hold)
         return affine
+
+
+def _base_folder(model: ModelSettings, cache_path: Path) -> Path:
+    folder = resolve(model.source, model.revision, cache_path)
+    return round_through_nf4(folder, cache_path) if model.base_precision == "nf4-dequant" else folder
 
 
 def _adapters_of(pool: PoolSettings, package: LMoEPackage | None) -> dict[str, Expert]:

@@ -37,6 +37,17 @@ def test_search_inside_every_expert_finds_what_brute_force_finds() -> None:
         assert cosines == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_search_leaves_the_number_of_threads_as_it_was() -> None:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+
+    index_of(**VECTORS).per_expert(QUERIES, 7)
+    after = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(before)
+
+    assert after == 3
+
+
 def test_a_search_for_more_than_there_is_finds_all() -> None:
     assert len(index_of(math=VECTORS["math"]).search(QUERIES[0], 100)[0]) == 3
 

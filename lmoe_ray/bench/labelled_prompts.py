@@ -1,0 +1,76 @@
+"""Files of prompts that say which expert should answer them, as routing samples or as a test."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmoe_ray.domain.chat import GenerateRequest, Message
+from lmoe_ray.domain.package import Expert, LoraConfig
+from lmoe_ray.errors import TrainingDataError
+from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPrompt:
+    """One labelled conversation."""
+
+    expert: str
+    messages: tuple[Message, ...]
+
+
+def read_experts(path: Path, max_tokens: int) -> tuple[Expert, ...]:
+    """The experts of a package folder or a file, with samples and nothing else: no weights are needed to route."""
+    files = sorted((path / "routing_data").glob("expert_*.jsonl")) if path.is_dir() else [path]
+    samples: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        default = file.stem.removeprefix("expert_") if path.is_dir() else ""
+        for prompt in _read_rows(file, default):
+            query = read_query(GenerateRequest("", "", prompt.messages))
+            samples[prompt.expert].append(query.within(max_tokens * CHARS_PER_TOKEN))
+    if not samples:
+        raise TrainingDataError(str(path), "holds no routing samples; name a package folder or a JSONL file")
+    unused = LoraConfig(rank=1, alpha=1.0, targets=())
+    return tuple(Expert(name, path, "", unused, samples=tuple(texts)) for name, texts in sorted(samples.items()))
+
+
+def read_prompts(file: Path) -> tuple[LabelledPrompt, ...]:
+    """Labelled prompts of a test file."""
+    prompts = tuple(_read_rows(file, ""))
+    if not prompts:
+        raise TrainingDataError(str(file), "holds no prompts")
+    return prompts
+
+
+def _read_rows(file: Path, default_expert: str) -> Iterator[LabelledPrompt]:
+    for number, line in enumerate(_lines_of(file), 1):
+        if not line.strip():
+            continue
+        try:
+            yield _read_row(json.loads(line), default_expert)
+        except (ValueError, TypeError, KeyError) as exc:
+            problem = f'is not {{"expert": ..., "messages" or "instruction": ...}}: {exc!r}'
+            raise TrainingDataError(f"{file}:{number}", problem) from exc
+
+
+def _lines_of(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise TrainingDataError(str(file), f"cannot be read as UTF-8 text: {exc}") from exc
+
+
+def _read_row(row: dict[str, Any], default_expert: str) -> LabelledPrompt:
+    turns = row["messages"] if "messages" in row else [{"role": "user", "content": row["instruction"]}]
+    messages = tuple(Message(turn["role"], _text(turn["content"])) for turn in turns)
+    return LabelledPrompt(default_expert or _text(row["expert"]), messages)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

@@ -1,0 +1,119 @@
+"""Who answers a request to one base model: the client's word, then evidence, then the fallback.
+
+::
+
+    explicit expert ─► no experts at all ─► tools declared ─► configured router ─► fallback
+       explicit             only                 tools          similarity, agent    abstained
+
+The first rule that applies decides. Only the configured router reads the conversation. A model with a
+single expert is no special case: its router may still find that the base model should answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
+from lmoe_ray.domain.package import Expert
+from lmoe_ray.errors import ExpertNotFound
+
+logger = logging.getLogger(__name__)
+
+#: Expert that takes requests which declare tools. The name is the predecessor's.
+TOOLS_EXPERT = "function"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedModel:
+    """What a router knows of one base model. ``fallback`` is an expert's name, or empty for the base."""
+
+    name: str
+    experts: tuple[Expert, ...]
+    fallback: str = ""
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        return tuple(expert.name for expert in self.experts)
+
+    @property
+    def fallback_expert(self) -> str | None:
+        """The fallback if this model has it, else ``None``: the base model."""
+        return self.fallback if self.fallback in self.expert_names else None
+
+
+class Router(Protocol):
+    """Chooses an expert of one base model."""
+
+    async def route(self, request: GenerateRequest) -> RoutingDecision: ...
+
+
+class RouterChain:
+    """Every rule of one base model, in the order drawn above.
+
+    Args:
+        model: the base model and its experts.
+        configured: the router of the settings, or ``None`` if the fallback shall answer everything.
+    """
+
+    def __init__(self, model: RoutedModel, configured: Router | None) -> None:
+        self._model = model
+        self._configured = configured
+        if model.fallback and model.fallback_expert is None:
+            logger.warning(
+                "fallback is no expert, the base model takes its place model=%s fallback=%s", model.name, model.fallback
+            )
+
+    async def route(self, request: GenerateRequest) -> RoutingDecision:
+        """Decide, and say how long it took.
+
+        Raises:
+            ExpertNotFound: the request names an expert this model does not have.
+        """
+        started_s = time.monotonic()
+        decision = self._without_reading(request)
+        if decision is None and self._configured is not None:
+            decision = await self._configured.route(request)
+        if decision is None:
+            decision = fall_back(self._model, "no router is configured")
+        return dataclasses.replace(decision, duration_s=time.monotonic() - started_s)
+
+    def _without_reading(self, request: GenerateRequest) -> RoutingDecision | None:
+        """What the request's fields decide, before anybody looks at the conversation."""
+        model, names = self._model, self._model.expert_names
+        if request.expert is not None:
+            if request.expert not in names:
+                raise ExpertNotFound(request.expert, names)
+            return RoutingDecision(model.name, request.expert, "explicit", reason="the client named the expert")
+        if not names:
+            return RoutingDecision(model.name, None, "only", reason="the model has no experts")
+        if request.num_tools > 0 and TOOLS_EXPERT in names:
+            reason = f"the request declares {request.num_tools} tools"
+            return RoutingDecision(model.name, TOOLS_EXPERT, "tools", reason=reason)
+        return None
+
+
+def fall_back(
+    model: RoutedModel,
+    reason: str,
+    *,
+    confidence: float = 0.0,
+    candidates: tuple[Candidate, ...] = (),
+    neighbours: tuple[Neighbour, ...] = (),
+    threshold: float = 0.0,
+) -> RoutingDecision:
+    """The decision when nobody was chosen: the model's fallback answers."""
+    return RoutingDecision(
+        model=model.name,
+        expert=model.fallback_expert,
+        routed_by="abstained",
+        confidence=confidence,
+        candidates=candidates,
+        neighbours=neighbours,
+        threshold=threshold,
+        reason=f"{reason}, so {model.fallback_expert or 'the base model'} answers",
+    )

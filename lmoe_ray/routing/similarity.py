@@ -1,0 +1,131 @@
+"""Route by likeness to the experts' routing samples; below a threshold, leave it to the fallback.
+
+query text → unit vector → nearest samples of every expert → probability per expert → decision. The
+decision carries what it rests on: every expert's score and the nearest samples.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
+from lmoe_ray.routing.expert_index import Encoder, ExpertIndex, Progress, Vectors
+from lmoe_ray.routing.index_cache import load_or_build
+from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
+from lmoe_ray.routing.router import RoutedModel, fall_back
+from lmoe_ray.routing.sample_set import choose_samples
+from lmoe_ray.routing.scoring import Familiarity, make_scorer
+from lmoe_ray.settings import RouterSettings
+
+logger = logging.getLogger(__name__)
+
+_NUM_NEIGHBOURS_SHOWN = 5
+_MAX_SHOWN_CHARS = 200
+
+
+class QueryEmbedder(Encoder, Protocol):
+    """An encoder that also serves concurrent requests."""
+
+    async def embed_one(self, text: str) -> Vectors:
+        """Unit vector of one text, ``[dim]``."""
+        ...
+
+
+class SimilarityRouter:
+    """Chooses among the experts of one base model that have routing samples.
+
+    Embeds what the index cache does not hold, which takes minutes for thousands of samples on a CPU.
+
+    Args:
+        model: the base model and its experts. If none has samples, the fallback answers everything.
+        embedder: shared by all routers of a replica.
+        settings: ``k``, ``scoring``, ``max_samples``, ``seed``, ``threshold`` and ``show_samples`` count here.
+        cache_dir: where indexes are kept; ``None`` keeps none.
+        progress: called with samples embedded and samples in all.
+    """
+
+    def __init__(
+        self,
+        model: RoutedModel,
+        embedder: QueryEmbedder,
+        settings: RouterSettings,
+        cache_dir: Path | None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._model = model
+        self._embedder = embedder
+        self._settings = settings
+        samples = choose_samples(model.experts, settings.max_samples, settings.seed)
+        self._standing: _Standing | None = None
+        if samples.rows:
+            self._standing = _Standing(load_or_build(samples, embedder, cache_dir, progress), settings)
+        else:
+            logger.warning("no expert has routing samples: every request goes to the fallback model=%s", model.name)
+
+    async def route(self, request: GenerateRequest) -> RoutingDecision:
+        """Costs one embedding, 10 to 70 ms on a CPU thread, and a search, below 1 ms for 10,000 samples."""
+        if self._standing is None:
+            return fall_back(self._model, "no expert has routing samples")
+        text = read_query(request).within(self._embedder.max_tokens * CHARS_PER_TOKEN)
+        if not text:
+            return fall_back(self._model, "the request has no text to route by")
+        return self._decide(self._standing, await self._embedder.embed_one(text))
+
+    def _decide(self, standing: _Standing, vector: Vectors) -> RoutingDecision:
+        candidates, confidence = standing.candidates(vector)
+        neighbours = standing.neighbours(vector)
+        threshold, best = self._settings.threshold, candidates[0]
+        reason = _reason(candidates, neighbours, confidence)
+        if confidence < threshold:
+            return fall_back(
+                self._model,
+                f"{reason}; below the threshold of {threshold:.2f}",
+                confidence=confidence,
+                candidates=candidates,
+                neighbours=neighbours,
+                threshold=threshold,
+            )
+        return RoutingDecision(
+            self._model.name, best.expert, "similarity", confidence, candidates, neighbours, threshold, reason
+        )
+
+
+class _Standing:
+    """One index, and how experts stand in it for a query."""
+
+    def __init__(self, index: ExpertIndex, settings: RouterSettings) -> None:
+        self._index = index
+        self._scorer = make_scorer(settings.scoring, index, settings.k)
+        self._show_samples = settings.show_samples
+        is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1
+        self._familiarity = Familiarity(index) if is_alone else None
+
+    def candidates(self, vector: Vectors) -> tuple[tuple[Candidate, ...], float]:
+        """Every expert, best first, and how sure we are of the first.
+
+        With a single expert to choose, its score is 1 and says nothing: the query's familiarity does.
+        """
+        scores = self._scorer.probabilities(vector).tolist()
+        candidates = [Candidate(name, score) for name, score in zip(self._index.experts, scores, strict=True)]
+        candidates.sort(key=lambda c: (-c.score, c.expert))
+        confidence = candidates[0].score if self._familiarity is None else self._familiarity.of(vector)
+        return tuple(candidates), confidence
+
+    def neighbours(self, vector: Vectors) -> tuple[Neighbour, ...]:
+        cosines, rows = self._index.search(vector, _NUM_NEIGHBOURS_SHOWN)
+        return tuple(self._neighbour(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True))
+
+    def _neighbour(self, row: int, cosine: float) -> Neighbour:
+        text = self._index.texts[row][:_MAX_SHOWN_CHARS] if self._show_samples else ""
+        return Neighbour(self._index.experts[self._index.labels[row]], cosine, text)
+
+
+def _reason(candidates: tuple[Candidate, ...], neighbours: tuple[Neighbour, ...], confidence: float) -> str:
+    nearest = f"nearest sample is of {neighbours[0].expert} at cosine {neighbours[0].similarity:.2f}"
+    if len(candidates) == 1:
+        return f"{candidates[0].expert} is the only expert, familiarity {confidence:.2f}; {nearest}"
+    first, second = candidates[0], candidates[1]
+    return f"{first.expert} has {first.score:.2f} against {second.score:.2f} for {second.expert}; {nearest}"
