@@ -24,7 +24,7 @@ LAYERS = {
     "training": BELOW | {"pretrained"},
     "serving": BELOW | {"pretrained", "api", "routing", "engine"},
     "bench": BELOW | {"pretrained", "api", "routing", "engine"},
-    "demo": BELOW | {"pretrained", "training"},
+    "demo": BELOW | {"pretrained", "routing", "training"},
     "cli": BELOW | {"pretrained", "api", "routing", "engine", "training", "serving", "bench", "demo"},
 }
 

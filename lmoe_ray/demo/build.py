@@ -15,7 +15,11 @@ from pathlib import Path
 from lmoe_ray.domain.package import LMoEPackage, Manifest
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.pretrained.model_source import resolve
-from lmoe_ray.pretrained.package_source import DEMO_FOLDER
+from lmoe_ray.pretrained.package_source import DEMO_FOLDER, DEMO_INDEX
+from lmoe_ray.routing.embedder import Embedder
+from lmoe_ray.routing.index_cache import save_index
+from lmoe_ray.routing.sample_set import choose_samples
+from lmoe_ray.settings import RouterSettings
 from lmoe_ray.training.instruct_rows import InstructRow, read_rows, read_samples
 from lmoe_ray.training.pack import pack
 from lmoe_ray.training.segment import SegmentSettings, segment, write_segmentation
@@ -75,7 +79,17 @@ def build_demo(
         name: (DEMO_FOLDER / "adapters" / name / "description.txt").read_text(encoding="utf-8") for name in adapters
     }
     samples = {name: read_samples(DEMO_FOLDER / "routing_data" / f"expert_{name}.jsonl") for name in adapters}
-    return pack(out, adapters, descriptions, samples, MANIFEST)
+    package = pack(out, adapters, descriptions, samples, MANIFEST)
+    ship_index(package, cache_dir)
+    return package
+
+
+def ship_index(package: LMoEPackage, cache_dir: Path) -> None:
+    """Embed the package's routing samples with the default router, so that nobody's first start has to."""
+    router = RouterSettings()
+    folder = resolve(router.embedder, router.embedder_revision, cache_dir)
+    samples = choose_samples(package.experts, router.max_samples, router.seed)
+    save_index(package.path / DEMO_INDEX.name, samples, Embedder(folder, max_tokens=router.max_tokens))
 
 
 def _tune_one(

@@ -40,6 +40,7 @@ MAX_DESCRIPTION_CHARS = 4000
 _UNSUPPORTED = (
     "use_dora",
     "alora_invocation_tokens",
+    "exclude_modules",
     "layer_replication",
     "layers_to_transform",
     "megatron_config",

@@ -14,6 +14,9 @@ DEMO = "builtin:demo"
 
 DEMO_FOLDER = Path(str(files("lmoe_ray"))) / "demo" / "package"
 
+#: Its routing index, under the name the router looks for.
+DEMO_INDEX = DEMO_FOLDER / "routing_index"
+
 #: Pickles come too: they are refused later, with a way out.
 PACKAGE_FILES = ("adapters/*", "routing_data/*", "lmoe.yaml")
 

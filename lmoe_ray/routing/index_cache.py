@@ -8,6 +8,10 @@ An entry is a folder named by a digest of everything that shaped it, and never c
 
 It is written under another name and renamed, so that a reader sees all of it or nothing, and two
 replicas that start together cannot mix their files. A damaged entry is built again.
+
+The demo package's index is shipped in that form too, because embedding its samples would take most of
+a first start. Only shipped indexes are read besides our own: a file of vectors from a stranger's package
+would be opened by a parser that was not written for hostile input.
 """
 
 from __future__ import annotations
@@ -35,22 +39,51 @@ FORMAT = 1
 
 
 def load_or_build(
-    samples: SampleSet, encoder: Encoder, cache_dir: Path | None, progress: Progress | None = None
+    samples: SampleSet,
+    encoder: Encoder,
+    cache_dir: Path | None,
+    progress: Progress | None = None,
+    shipped_dir: Path | None = None,
 ) -> ExpertIndex:
-    """The index of ``samples``, from disk if it is there; ``cache_dir=None`` neither reads nor writes."""
-    if cache_dir is None:
-        return build_index(samples, encoder, progress)
-    entry = cache_dir.expanduser() / "routing" / samples.digest(FORMAT, encoder.identity, encoder.max_tokens)
-    if (index := _load(entry, samples)) is not None:
-        return index
+    """The index of ``samples``, from disk if it is there.
+
+    Args:
+        samples: what to index.
+        encoder: asked only if neither folder has the index.
+        cache_dir: read and written; ``None``: neither.
+        progress: called while samples are embedded.
+        shipped_dir: read after the cache; ``None``: not.
+    """
+    digest = samples.digest(FORMAT, encoder.identity, encoder.max_tokens)
+    folders = [cache_dir.expanduser() / "routing"] if cache_dir else []
+    for folder in [*folders, *([shipped_dir] if shipped_dir else [])]:
+        if (index := _load(folder / digest, samples)) is not None:
+            return index
+    index = _build(samples, encoder, progress)
+    for folder in folders:
+        _try_to_save(folder / digest, index)
+    return index
+
+
+def save_index(folder: Path, samples: SampleSet, encoder: Encoder, progress: Progress | None = None) -> None:
+    """Build an index and put it into ``folder`` to be shipped, in place of whatever is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    digest = samples.digest(FORMAT, encoder.identity, encoder.max_tokens)
+    _save(folder / digest, build_index(samples, encoder, progress))
+
+
+def _build(samples: SampleSet, encoder: Encoder, progress: Progress | None) -> ExpertIndex:
     started_s = time.monotonic()
     index = build_index(samples, encoder, progress)
     logger.info("routing index built samples=%d duration_s=%.1f", index.num_samples, time.monotonic() - started_s)
+    return index
+
+
+def _try_to_save(entry: Path, index: ExpertIndex) -> None:
     try:
         _save(entry, index)
     except OSError as exc:
         logger.warning("routing index not cached, the next start embeds again entry=%s problem=%s", entry, exc)
-    return index
 
 
 def _load(entry: Path, samples: SampleSet) -> ExpertIndex | None:

@@ -45,6 +45,7 @@ class SimilarityRouter:
         settings: ``k``, ``scoring``, ``max_samples``, ``seed``, ``threshold`` and ``show_samples`` count here.
         cache_dir: where indexes are kept; ``None`` keeps none.
         progress: called with samples embedded and samples in all.
+        shipped_dir: of an index that came with this program, see :mod:`lmoe_ray.routing.index_cache`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SimilarityRouter:
         settings: RouterSettings,
         cache_dir: Path | None,
         progress: Progress | None = None,
+        shipped_dir: Path | None = None,
     ) -> None:
         self._model = model
         self._embedder = embedder
@@ -61,7 +63,7 @@ class SimilarityRouter:
         samples = choose_samples(model.experts, settings.max_samples, settings.seed)
         self._standing: _Standing | None = None
         if samples.rows:
-            self._standing = _Standing(load_or_build(samples, embedder, cache_dir, progress), settings)
+            self._standing = _Standing(load_or_build(samples, embedder, cache_dir, progress, shipped_dir), settings)
         else:
             logger.warning("no expert has routing samples: every request goes to the fallback model=%s", model.name)
 

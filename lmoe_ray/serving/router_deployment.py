@@ -12,7 +12,7 @@ from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.decision import RoutingDecision
 from lmoe_ray.domain.sampling import SamplingParams
 from lmoe_ray.pretrained.model_source import resolve
-from lmoe_ray.pretrained.package_source import load_package_from
+from lmoe_ray.pretrained.package_source import DEMO_INDEX, load_package_from
 from lmoe_ray.routing.agent import AgentRouter, Ask
 from lmoe_ray.routing.embedder import Embedder
 from lmoe_ray.routing.router import TOOLS_EXPERT, RoutedModel, RouterChain
@@ -78,7 +78,10 @@ def _similarity_routers(settings: Settings, models: tuple[RoutedModel, ...]) -> 
     router = settings.router
     folder = resolve(router.embedder, router.embedder_revision, settings.cache_path)
     embedder = Embedder(folder, max_tokens=router.max_tokens, num_threads=router.num_threads)
-    return {model.name: SimilarityRouter(model, embedder, router, settings.cache_path) for model in models}
+    return {
+        model.name: SimilarityRouter(model, embedder, router, settings.cache_path, shipped_dir=DEMO_INDEX)
+        for model in models
+    }
 
 
 def ask_through(model: RoutedModel, pool_map: PoolMap, pools: Mapping[str, Handle]) -> Ask:

@@ -140,6 +140,7 @@ def test_a_name_that_cannot_be_written_on_the_wire_is_refused(tmp_path: Path, na
         ({"r": True}, "rank True"),
         ({"rank_pattern": {"q_proj": 1000}}, "rank 1000"),
         ({"use_dora": True}, "use_dora is set"),
+        ({"exclude_modules": ["up_proj"]}, "exclude_modules is set"),
         ({"layers_to_transform": [0]}, "layers_to_transform is set"),
         ({"bias": "all"}, "trains biases"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lmoe_ray.domain.package import LMoEPackage, load_package
+from lmoe_ray.domain.package import Expert, LMoEPackage, load_package
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +47,12 @@ def package(tiny: Any, llama: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return load_package(root)
 
 
+@pytest.fixture(scope="session")
+def code(package: LMoEPackage) -> Expert:
+    """Rank 2 on every linear."""
+    return next(expert for expert in package.experts if expert.name == "code")
+
+
 @pytest.fixture
 def make_engine(llama: Path) -> Iterator[Callable[..., Any]]:
     """Starts an fp32 CPU engine on the tiny llama, or another folder; closed after the test."""
@@ -55,7 +61,7 @@ def make_engine(llama: Path) -> Iterator[Callable[..., Any]]:
     engines = []
 
     def make(folder: Path = llama, *, options: dict[str, Any] | None = None, **knobs: Any) -> Any:
-        defaults = {"dtype": "float32", "device": "cpu", "max_model_len": 256, "max_num_seqs": 8}
+        defaults = {"dtype": "float32", "device": "cpu", "max_model_len": 512, "max_num_seqs": 8}
         knobs = defaults | {"max_batch_tokens": 64} | knobs
         engine = async_engine.AsyncEngine(folder, settings.EngineSettings(**knobs), **(options or {}))
         engines.append(engine)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,15 +20,16 @@ from lmoe_ray.domain.package import Expert, LMoEPackage, load_package
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.sampling import SamplingParams
 from lmoe_ray.errors import InvalidField, NotReady, Overloaded, PromptTooLong
+from tests.engine import oracles
 
-torch = pytest.importorskip("torch")
-oracles = pytest.importorskip("tests.engine.oracles")
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
 ]
 
 answer, prompt_request = oracles.answer, oracles.prompt_request
+#: Tokens that take long enough to look at a sequence while it runs.
+LONG = 450
 PROMPTS = (
     "the quick",
     "USER: hello",
@@ -289,7 +291,7 @@ async def test_a_reader_that_leaves_frees_row_slot_and_adapter_within_a_step(
     engine = make_engine()
     expert = package.experts[0]
     await engine.load_adapter(expert)
-    request = prompt_request("x", max_tokens=200, ignore_eos=True)
+    request = prompt_request("x", max_tokens=LONG, ignore_eos=True)
     async with aclosing(engine.generate(request, expert.digest)) as deltas:
         await anext(deltas)
         assert (engine.stats().num_running, engine.stats().num_pinned_adapters) == (1, 1)
@@ -303,13 +305,13 @@ async def test_a_reader_that_leaves_frees_row_slot_and_adapter_within_a_step(
 
 async def test_a_reader_that_leaves_while_waiting_frees_its_place(make_engine: Callable[..., Any]) -> None:
     engine = make_engine(max_num_seqs=1)
-    running = asyncio.create_task(answer(engine, prompt_request("x", max_tokens=200, ignore_eos=True)))
+    running = asyncio.create_task(answer(engine, prompt_request("x", max_tokens=LONG, ignore_eos=True)))
     await until(lambda: engine.stats().num_running == 1)
     waiting = asyncio.create_task(answer(engine, prompt_request("y")))
     await until(lambda: engine.stats().num_waiting == 1)
     waiting.cancel()
     await until(lambda: engine.stats().num_waiting == 0)
-    assert len((await running).ids) == 200
+    assert len((await running).ids) == LONG
 
 
 async def until(is_true: Callable[[], bool]) -> None:
@@ -321,14 +323,14 @@ async def until(is_true: Callable[[], bool]) -> None:
 
 async def test_more_requests_than_may_wait_are_refused(make_engine: Callable[..., Any]) -> None:
     engine = make_engine(max_num_seqs=1, max_waiting=1)
-    request = prompt_request("x", max_tokens=200, ignore_eos=True)
+    request = prompt_request("x", max_tokens=LONG, ignore_eos=True)
     running = asyncio.create_task(answer(engine, request))
     await until(lambda: engine.stats().num_running == 1)
     waiting = asyncio.create_task(answer(engine, request))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="1 requests are waiting, the limit is 1"):
         await answer(engine, request)
-    assert len((await running).ids) == len((await waiting).ids) == 200
+    assert len((await running).ids) == len((await waiting).ids) == LONG
 
 
 async def test_a_refused_request_gives_its_adapter_back(package: LMoEPackage, make_engine: Callable[..., Any]) -> None:
@@ -430,7 +432,7 @@ async def test_dropping_an_adapter_waits_for_its_last_user_and_refuses_new_ones(
     engine = make_engine()
     expert = package.experts[0]
     await engine.load_adapter(expert)
-    request = prompt_request("x", max_tokens=200, ignore_eos=True)
+    request = prompt_request("x", max_tokens=LONG, ignore_eos=True)
     running = asyncio.create_task(answer(engine, request, expert.digest))
     await until(lambda: engine.stats().num_running == 1)
     drops = [asyncio.create_task(engine.drop_adapter(expert.digest)) for _ in range(2)]
@@ -440,7 +442,7 @@ async def test_dropping_an_adapter_waits_for_its_last_user_and_refuses_new_ones(
     with pytest.raises(NotReady, match="being dropped"):
         await engine.load_adapter(expert)
     assert not any(drop.done() for drop in drops)
-    assert len((await running).ids) == 200
+    assert len((await running).ids) == LONG
     await asyncio.wait_for(asyncio.gather(*drops), 5)
     assert engine.stats().adapters_on_device == ()
     assert engine.loaded_adapters == frozenset()

@@ -6,16 +6,16 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import torch
+from transformers.generation import logits_process as hf
 
 from lmoe_ray.domain.sampling import SamplingParams
+from lmoe_ray.engine import logits as logits_module
+from lmoe_ray.engine import sampler as sampler_module
+from lmoe_ray.engine import sequence as sequence_module
 from lmoe_ray.engine.stopping import Answer
 from tests.engine.test_stopping import Letters
 
-torch = pytest.importorskip("torch")
-hf = pytest.importorskip("transformers.generation.logits_process")
-logits_module = pytest.importorskip("lmoe_ray.engine.logits")
-sampler_module = pytest.importorskip("lmoe_ray.engine.sampler")
-sequence_module = pytest.importorskip("lmoe_ray.engine.sequence")
 pytestmark = pytest.mark.torch
 
 VOCAB = 40

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
+import transformers
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.prompt import PromptFormat
+from lmoe_ray.engine import tokenizer as tokenizer_module
 from lmoe_ray.errors import InvalidField, ModelSourceError, UnsupportedValue
 
-tokenizer_module = pytest.importorskip("lmoe_ray.engine.tokenizer")
-tokenizers = pytest.importorskip("tokenizers")
-transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.torch
 
 BOS, IM_START, IM_END = 0, 1, 2
@@ -188,6 +188,12 @@ def test_what_a_chat_template_refuses_is_the_callers_to_change(llama: Path, tmp_
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelSourceError, match="tokenizer"):
+        tokenizer_module.Tokenizer(tmp_path, PromptFormat.CHAT)
+
+
+def test_a_tokenizer_in_pure_python_is_refused(tmp_path: Path) -> None:
+    transformers.CanineTokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelSourceError, match=r"no tokenizer\.json"):
         tokenizer_module.Tokenizer(tmp_path, PromptFormat.CHAT)
 
 

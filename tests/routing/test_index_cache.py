@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmoe_ray.routing.index_cache import load_or_build
+from lmoe_ray.routing.index_cache import load_or_build, save_index
 from lmoe_ray.routing.sample_set import choose_samples
 from tests.fakes import HashingEncoder
 from tests.routing.experts import expert
@@ -103,3 +103,30 @@ def test_without_a_cache_folder_nothing_is_written(tmp_path: Path, monkeypatch: 
 
     assert load_or_build(SAMPLES, HashingEncoder(), None).num_samples == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shipped_index_is_found_when_the_cache_has_none(tmp_path: Path) -> None:
+    save_index(tmp_path / "shipped", SAMPLES, HashingEncoder())
+    encoder = HashingEncoder()
+
+    index = load_or_build(SAMPLES, encoder, tmp_path / "cache", shipped_dir=tmp_path / "shipped")
+
+    assert encoder.embedded == []
+    assert index.num_samples == 3
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_shipped_index_of_other_samples_is_not_taken(tmp_path: Path) -> None:
+    save_index(tmp_path / "shipped", choose_samples(EXPERTS[:1], 10, seed=0), HashingEncoder())
+    encoder = HashingEncoder()
+
+    load_or_build(SAMPLES, encoder, None, shipped_dir=tmp_path / "shipped")
+
+    assert len(encoder.embedded) == 3
+
+
+def test_shipping_again_leaves_only_the_newest_index(tmp_path: Path) -> None:
+    save_index(tmp_path / "shipped", choose_samples(EXPERTS[:1], 10, seed=0), HashingEncoder())
+    save_index(tmp_path / "shipped", SAMPLES, HashingEncoder())
+
+    assert len(list((tmp_path / "shipped").iterdir())) == 1

@@ -1,0 +1,210 @@
+"""A replica's engine as the rest of the program sees it: an async generator of deltas per request."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.package import Expert
+from lmoe_ray.domain.prompt import PromptFormat
+from lmoe_ray.domain.stream import TokenDelta
+from lmoe_ray.engine.adapter_store import AdapterStore
+from lmoe_ray.engine.adapter_weights import AdapterWeights, read_adapter
+from lmoe_ray.engine.base_model import choose_device, choose_dtype, load_base_model
+from lmoe_ray.engine.engine import Engine, EngineStats
+from lmoe_ray.engine.engine_thread import EngineThread
+from lmoe_ray.engine.mailbox import Mailbox
+from lmoe_ray.engine.model_shape import model_shape, read_config
+from lmoe_ray.engine.sequence import Sequence
+from lmoe_ray.engine.stopping import Answer
+from lmoe_ray.engine.tokenizer import Tokenizer
+from lmoe_ray.errors import InvalidField, PromptTooLong
+from lmoe_ray.settings import EngineSettings
+
+#: Longer prompts are tokenised in a thread, for they would hold up every other stream of the loop.
+MAX_INLINE_CHARS = 16_384
+
+
+class AsyncEngine:
+    """One base model with any number of adapters, answering many requests at once.
+
+    The constructor reads the model and blocks; :meth:`start` begins the thread that computes.
+
+    Attributes:
+        max_model_len: tokens of prompt plus answer: the setting, or the model's own limit if lower.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path,
+        settings: EngineSettings,
+        *,
+        prompt_format: PromptFormat = PromptFormat.CHAT,
+        memory_fraction: float = 1.0,
+        num_threads: int = 1,
+    ) -> None:
+        """
+        Raises:
+            ModelSourceError: the folder holds no model this engine can compute.
+            SettingsError: the device is too small.
+        """
+        device = choose_device(settings.device)
+        shape = model_shape(read_config(model_folder))
+        self.max_model_len = min(settings.max_model_len, shape.max_positions)
+        self._settings, self._prompt_format = settings, prompt_format
+        self._tokenizer = Tokenizer(model_folder, prompt_format)
+        dtype = choose_dtype(settings.dtype, device)
+        self._model = load_base_model(model_folder, max_model_len=self.max_model_len, dtype=dtype, device=device)
+        self._adapters = AdapterStore(self._read_adapter)
+        self._drops: dict[str, asyncio.Task[None]] = {}
+        self._engine = Engine(
+            self._model,
+            settings,
+            self._adapters,
+            eos_ids=self._tokenizer.eos_ids,
+            max_model_len=self.max_model_len,
+            memory_fraction=memory_fraction,
+        )
+        self._thread = EngineThread(self._engine, max_waiting=settings.max_waiting, num_threads=num_threads)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the threads and wait for them; open streams end with :class:`EngineFailed`."""
+        self._thread.close()
+        self._adapters.close()
+
+    def check_health(self) -> None:
+        """
+        Raises:
+            EngineFailed: the thread is dead.
+        """
+        self._thread.check()
+
+    def stats(self) -> EngineStats:
+        stats = self._engine.stats
+        return replace(stats, num_waiting=stats.num_waiting + self._thread.num_arrivals)
+
+    @property
+    def loaded_adapters(self) -> frozenset[str]:
+        """Digests of the adapters that can be used now."""
+        return self._adapters.digests
+
+    async def load_adapter(self, expert: Expert) -> None:
+        """Read an adapter, check it, prove that it acts. Does nothing if it is there; concurrent calls share one load.
+
+        Raises:
+            PackageError: it is broken, made for another base, or inert.
+            NotReady: it is being dropped.
+            EngineFailed: the thread is dead.
+        """
+        await asyncio.shield(asyncio.wrap_future(self._adapters.load(expert)))
+
+    async def drop_adapter(self, digest: str) -> None:
+        """Take no new requests for an adapter, wait for those in flight, free its memory.
+
+        Goes on to the end even if the caller is cancelled; concurrent calls share one drop.
+        """
+        drop = self._drops.get(digest)
+        if drop is None:
+            drop = self._drops[digest] = asyncio.create_task(self._drop(digest, self._adapters.retire(digest)))
+            drop.add_done_callback(lambda _: self._drops.pop(digest, None))
+        await asyncio.shield(drop)
+
+    async def generate(
+        self, request: GenerateRequest, adapter_digest: str | None = None
+    ) -> AsyncGenerator[TokenDelta, None]:
+        """Answer a request; closing the generator frees everything it holds by the next step.
+
+        Raises:
+            PromptTooLong, InvalidField, Overloaded, NotReady: before the first delta.
+            EngineFailed: at any time.
+        """
+        prompt_ids = await self._encode(request)
+        sequence = self._make_sequence(request, tuple(prompt_ids), adapter_digest)
+        mailbox = self._submit(sequence)
+        is_over = False
+        try:
+            while not is_over:
+                delta = await mailbox.get()
+                is_over = delta.finish_reason is not None
+                yield delta
+        finally:
+            if not is_over:
+                self._thread.abort(sequence)
+
+    def count_tokens(self, request: GenerateRequest) -> int:
+        """Tokens of the prompt as it would be computed."""
+        return len(self._tokenizer.encode_request(request))
+
+    async def _drop(self, digest: str, unused: Future[None]) -> None:
+        await asyncio.wrap_future(unused)
+        await asyncio.wrap_future(self._thread.call(lambda engine: engine.forget_adapter(digest)))
+        self._adapters.remove(digest)
+
+    async def _encode(self, request: GenerateRequest) -> list[int]:
+        num_chars = len(request.prompt or "") + sum(len(message.content) for message in request.messages)
+        if num_chars <= MAX_INLINE_CHARS:
+            return self._tokenizer.encode_request(request)
+        return await asyncio.to_thread(self._tokenizer.encode_request, request)
+
+    def _make_sequence(
+        self, request: GenerateRequest, prompt_ids: tuple[int, ...], adapter_digest: str | None
+    ) -> Sequence:
+        wishes = request.sampling
+        room = self.max_model_len - len(prompt_ids)
+        if room < 1:
+            raise PromptTooLong(len(prompt_ids), self.max_model_len)
+        vocab_size = self._model.shape.vocab_size
+        if strangers := [token_id for token_id, _ in wishes.logit_bias if not 0 <= token_id < vocab_size]:
+            raise InvalidField("logit_bias", f"token {strangers[0]} is not in the vocabulary of {vocab_size}")
+        return Sequence(
+            request_id=request.request_id,
+            prompt_ids=prompt_ids,
+            sampling=wishes,
+            answer=self._make_answer(request, len(prompt_ids), room),
+            seed=secrets.randbits(63) if wishes.seed is None else wishes.seed,
+            adapter_digest=adapter_digest,
+            choices=tuple(tuple(self._tokenizer.encode_choice(choice)) for choice in wishes.choices),
+        )
+
+    def _make_answer(self, request: GenerateRequest, num_prompt_tokens: int, room: int) -> Answer:
+        wishes = request.sampling
+        stops = wishes.stop
+        if wishes.use_default_stops and request.prompt is None:
+            stops += self._prompt_format.default_stops
+        # A closed list of choices is a whole answer each: it ends by itself and nowhere else.
+        return Answer(
+            self._tokenizer.detokenizer(),
+            num_prompt_tokens=num_prompt_tokens,
+            max_new_tokens=min(wishes.max_tokens or room, room),
+            eos_ids=() if wishes.ignore_eos and not wishes.choices else self._tokenizer.eos_ids,
+            stops=() if wishes.choices else stops,
+        )
+
+    def _submit(self, sequence: Sequence) -> Mailbox:
+        self._thread.check()
+        mailbox = Mailbox()
+        digest = sequence.adapter_digest
+        if digest is not None:
+            self._adapters.acquire(digest)
+        try:
+            self._thread.submit(sequence, mailbox)
+        except BaseException:
+            if digest is not None:
+                self._adapters.release(digest)
+            raise
+        return mailbox
+
+    def _read_adapter(self, expert: Expert) -> AdapterWeights:
+        weights = read_adapter(
+            expert, self._model.shape, max_rank=self._settings.max_lora_rank, dtype=self._model.dtype
+        )
+        self._thread.call(lambda engine: engine.prove(weights)).result()
+        return weights
