@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_ray.domain.chat import GenerateRequest, Message
-from lmoe_ray.domain.package import Expert, LoraConfig
+from lmoe_ray.domain.lora_config import LoraConfig
+from lmoe_ray.domain.package import Expert
 from lmoe_ray.errors import TrainingDataError
 from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
 

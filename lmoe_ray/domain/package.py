@@ -27,47 +27,15 @@ from typing import Any
 
 import yaml
 
+from lmoe_ray.domain.lora_config import LoraConfig, parse_lora_config
+from lmoe_ray.domain.package_files import inside, read_text
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.errors import PackageError, PickleRefused
 
 EXPERT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 MANIFEST = "lmoe.yaml"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-MAX_RANK = 512
 MAX_DESCRIPTION_CHARS = 4000
-
-#: PEFT features that change the arithmetic of a LoRA layer and are refused rather than ignored.
-_UNSUPPORTED = (
-    "use_dora",
-    "alora_invocation_tokens",
-    "exclude_modules",
-    "layer_replication",
-    "layers_to_transform",
-    "megatron_config",
-    "trainable_token_indices",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class LoraConfig:
-    """The part of ``adapter_config.json`` that decides what the adapter computes.
-
-    ``rank`` and ``alpha`` hold per-module exceptions in their patterns, keyed as PEFT keys them (a
-    suffix or regular expression of the module's name). ``targets`` are module names, lower case
-    suffixes such as ``q_proj``; a string instead of a tuple is a regular expression.
-    """
-
-    rank: int
-    alpha: float
-    targets: tuple[str, ...] | str
-    use_rslora: bool = False
-    rank_pattern: tuple[tuple[str, int], ...] = ()
-    alpha_pattern: tuple[tuple[str, float], ...] = ()
-    base_model: str = ""
-
-    @property
-    def max_rank(self) -> int:
-        return max([self.rank, *(rank for _, rank in self.rank_pattern)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +111,9 @@ def _load_expert(root: Path, folder: Path, samples: tuple[str, ...], allow_pickl
         raise PackageError(
             str(folder), f"{name!r} cannot be an expert's name; use 1 to 64 letters, digits, '_', '-' and '.'"
         )
-    _inside(root, folder)
+    inside(root, folder)
     weights = _find_weights(root, folder, allow_pickle)
-    config_file = _inside(root, folder / "adapter_config.json")
+    config_file = inside(root, folder / "adapter_config.json")
     return Expert(
         name=name,
         weights=weights,
@@ -163,61 +131,8 @@ def _find_weights(root: Path, folder: Path, allow_pickle: bool) -> Path:
             continue
         if candidate.suffix == ".bin" and not allow_pickle:
             raise PickleRefused(str(candidate))
-        return _inside(root, candidate)
+        return inside(root, candidate)
     raise PackageError(str(folder), f"has no weights; one of {' or '.join(WEIGHT_FILES)} is needed")
-
-
-def _inside(root: Path, path: Path) -> Path:
-    """The real path, refused if links lead out of the package."""
-    real = path.resolve()
-    if not real.is_relative_to(root):
-        raise PackageError(str(path), f"leads out of the package to {real}; copy the file into the package")
-    return real
-
-
-def parse_lora_config(config_file: Path) -> LoraConfig:
-    """Read PEFT's ``adapter_config.json``.
-
-    Raises:
-        PackageError: not JSON, not LoRA, a rank outside 1..512, or a variant we do not compute.
-    """
-    place = str(config_file)
-    data = _read_json_object(config_file)
-    if data.get("peft_type", "LORA") != "LORA":
-        raise PackageError(place, f"peft_type is {data['peft_type']!r}; only LORA is supported")
-    for key in _UNSUPPORTED:
-        if data.get(key):
-            raise PackageError(place, f"{key} is set and not supported; merge it into plain LoRA weights first")
-    if data.get("bias", "none") != "none" or data.get("lora_bias"):
-        raise PackageError(place, "trains biases, which is not supported; retrain with bias='none'")
-    if data.get("modules_to_save"):
-        raise PackageError(place, f"modules_to_save={data['modules_to_save']!r} replaces base weights; not supported")
-    try:
-        return LoraConfig(
-            rank=_checked_rank(place, data["r"]),
-            alpha=float(data["lora_alpha"]),
-            targets=_targets(data["target_modules"]),
-            use_rslora=bool(data.get("use_rslora")),
-            rank_pattern=tuple((k, _checked_rank(place, v)) for k, v in (data.get("rank_pattern") or {}).items()),
-            alpha_pattern=tuple((k, float(v)) for k, v in (data.get("alpha_pattern") or {}).items()),
-            base_model=str(data.get("base_model_name_or_path") or ""),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise PackageError(place, f"is not a LoRA configuration: {exc!r}") from exc
-
-
-def _checked_rank(place: str, rank: Any) -> int:
-    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK:
-        raise PackageError(place, f"rank {rank!r} is not an integer from 1 to {MAX_RANK}")
-    return rank
-
-
-def _targets(value: Any) -> tuple[str, ...] | str:
-    if isinstance(value, str):
-        return value
-    if not value or not all(isinstance(v, str) for v in value):
-        raise ValueError(f"target_modules={value!r}")
-    return tuple(sorted(value))
 
 
 def _digest(weights: Path, config_file: Path) -> str:
@@ -233,7 +148,7 @@ def _read_description(root: Path, folder: Path) -> str:
     file = folder / "description.txt"
     if not file.exists():
         return ""
-    text = _read_text(_inside(root, file)).strip()
+    text = read_text(inside(root, file)).strip()
     if len(text) > MAX_DESCRIPTION_CHARS:
         raise PackageError(str(file), f"has {len(text)} characters, the limit is {MAX_DESCRIPTION_CHARS}; shorten it")
     return text
@@ -244,13 +159,13 @@ def _load_samples(root: Path) -> dict[str, tuple[str, ...]]:
     samples = {}
     for file in sorted((root / "routing_data").glob("expert_*.jsonl")):
         name = file.name.removeprefix("expert_").removesuffix(".jsonl")
-        samples[name] = tuple(_read_instructions(_inside(root, file)))
+        samples[name] = tuple(_read_instructions(inside(root, file)))
     return samples
 
 
 def _read_instructions(file: Path) -> list[str]:
     instructions = []
-    for number, line in enumerate(_read_text(file).split("\n"), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -266,7 +181,7 @@ def _load_manifest(root: Path, names: tuple[str, ...]) -> Manifest:
     file = root / MANIFEST
     if not file.exists():
         return Manifest()
-    data = _read_manifest(_inside(root, file))
+    data = _read_manifest(inside(root, file))
     try:
         prompt_format = PromptFormat(data.pop("prompt_format", PromptFormat.AIROBOROS))
     except ValueError as exc:
@@ -279,7 +194,7 @@ def _load_manifest(root: Path, names: tuple[str, ...]) -> Manifest:
 
 def _read_manifest(file: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(_read_text(file)) or {}
+        data = yaml.safe_load(read_text(file)) or {}
     except yaml.YAMLError as exc:
         raise PackageError(str(file), f"is not YAML: {exc}") from exc
     if not isinstance(data, dict):
@@ -288,20 +203,3 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     if unknown := sorted(map(str, data.keys() - set(known))):
         raise PackageError(str(file), f"unknown keys {', '.join(unknown)}; known: {', '.join(known)}")
     return data
-
-
-def _read_json_object(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(_read_text(file))
-    except ValueError as exc:
-        raise PackageError(str(file), f"is not JSON: {exc}") from exc
-    if not isinstance(data, dict):
-        raise PackageError(str(file), "must hold a JSON object")
-    return data
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise PackageError(str(file), f"cannot be read as UTF-8 text: {exc}") from exc

@@ -17,7 +17,8 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lmoe_ray.domain.package import Expert, LoraConfig
+from lmoe_ray.domain.lora_config import LoraConfig
+from lmoe_ray.domain.package import Expert
 from lmoe_ray.engine.model_shape import ATTENTION_LINEARS, LINEARS, ModelShape
 from lmoe_ray.errors import BaseMismatch, PackageError
 

@@ -33,6 +33,10 @@ def prepare_environment(port: int, environ: MutableMapping[str, str] = os.enviro
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        # Serve kills a proxy that is not up within 5 s, and starts it over: a busy laptop never gets there.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        # Ray starts its workers at nice 15, so that any busy program beside them starves every stream.
+        "RAY_worker_niceness": "0",
         # Thirty seconds by default, which Ctrl-C would wait for even when no stream is open.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
     }

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lmoe_ray.domain.package import Expert, LoraConfig
+from lmoe_ray.domain.lora_config import LoraConfig
+from lmoe_ray.domain.package import Expert
 from lmoe_ray.engine import adapter_store, adapter_weights
 from lmoe_ray.errors import NotReady, PackageError
 

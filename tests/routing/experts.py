@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmoe_ray.domain.chat import GenerateRequest, Message, Role
-from lmoe_ray.domain.package import Expert, LoraConfig
+from lmoe_ray.domain.lora_config import LoraConfig
+from lmoe_ray.domain.package import Expert
 from lmoe_ray.routing.expert_index import ExpertIndex
 from lmoe_ray.routing.sample_set import SampleSet
 

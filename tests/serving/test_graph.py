@@ -64,7 +64,7 @@ def wait_ready(base_url: str) -> None:
 
 def ask(url: str, **fields: Any) -> httpx.Response:
     body = {"model": "left", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, "temperature": 0}
-    return httpx.post(f"{url}/v1/chat/completions", json={**body, **fields}, timeout=60)
+    return httpx.post(f"{url}/v1/chat/completions", json={**body, **fields}, timeout=120)
 
 
 def test_each_base_answers_with_its_own_tokenizer_and_experts(url: str) -> None:

@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lmoe_ray.domain.package import parse_lora_config
+from lmoe_ray.domain.lora_config import parse_lora_config
 from lmoe_ray.errors import SettingsError, TrainingDataError
 from lmoe_ray.training.dataset import encode_rows, make_batches
 from lmoe_ray.training.instruct_rows import InstructRow
