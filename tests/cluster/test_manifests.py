@@ -185,7 +185,8 @@ def test_both_stages_run_a_python_the_project_allows(
 
 def test_the_build_copies_all_that_the_project_is_built_from(build_stage: list[tuple[str, str]]) -> None:
     copied = {source for keyword, rest in build_stage if keyword == "COPY" for source in rest.split()[:-1]}
-    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    target = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wheel = [*target["packages"], *target["force-include"]]
     assert copied - {"uv.loc[k]"} == {"pyproject.toml", PROJECT["project"]["readme"], *wheel}
     assert all((ROOT / source).exists() for source in copied - {"uv.loc[k]"})
 
