@@ -1,8 +1,13 @@
-"""What every tier shares: an environment fit for torch and Ray on a small machine, and no GPU tests without a GPU."""
+"""What every tier shares: an environment fit for torch and Ray on a small machine, and the tiers themselves.
+
+``pytest -m fast`` runs the tier that needs neither torch nor Ray; it does not even read the files of the
+other tiers, because importing torch costs more than all of it.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,9 +21,22 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 
+HEAVY = ("torch", "model", "ray", "gpu")
+_HEAVY_FILE = re.compile(rf"pytest\.mark\.({'|'.join(HEAVY)})\b")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast tier is asked for by exactly that word; other expressions see every file."""
+    if config.option.markexpr != "fast" or collection_path.suffix != ".py":
+        return None
+    return bool(_HEAVY_FILE.search(collection_path.read_text(encoding="utf-8"))) or None
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the ``gpu`` tier where there is no CUDA device; say so in the summary."""
+    """Mark the fast tier; leave out the ``gpu`` tier where there is no CUDA device, and say so in the summary."""
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in HEAVY):
+            item.add_marker("fast")
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and not Path("/dev/nvidia0").exists():
         config.hook.pytest_deselected(items=gpu)
