@@ -19,7 +19,10 @@ _UNSUPPORTED = (
     "layer_replication",
     "layers_to_transform",
     "megatron_config",
+    "target_parameters",
     "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
 )
 
 
