@@ -7,7 +7,6 @@ display shows what is still starting, and a failed deployment ends the command i
 
 from __future__ import annotations
 
-import signal
 import socket
 import tempfile
 from importlib.resources import files
@@ -47,9 +46,6 @@ def serve(
     _require_free(checked.host, checked.port)
     if checked.host not in ("127.0.0.1", "localhost", "::1"):
         console.print(f"[yellow]Listening on {checked.host}: whoever reaches port {checked.port} can use the API.")
-    # Serve leaves cleanly on KeyboardInterrupt; `&` in a script may have made us ignore it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from lmoe_ray.serving.launch import run_graph
 
     with tempfile.TemporaryDirectory(prefix="lmoe-serve-") as folder:

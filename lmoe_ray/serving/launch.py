@@ -13,6 +13,7 @@ import click
 import httpx
 import ray
 from ray import serve
+from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.scripts import cli as serve_cli
 from rich.console import Console
 
@@ -35,14 +36,26 @@ def run_graph(config_file: Path, checked: ServeConfig, console: Console) -> None
     watcher = StartupWatcher(checked, console)
     watcher.start()
     try:
+        ray.init(address=os.environ.get("RAY_ADDRESS"), namespace=SERVE_NAMESPACE)
+        _leave_on_signals()
         serve_cli.main(["run", str(config_file)], standalone_mode=False)
-    except (SystemExit, click.exceptions.Abort):
-        # Its ordinary end: SystemExit once it serves, Abort when interrupted earlier.
+    except (SystemExit, KeyboardInterrupt, click.exceptions.Abort):
+        # Its ordinary ends: SystemExit once it serves, the others when interrupted earlier.
         logger.debug("serve run has ended")
     finally:
         watcher.stop()
     if watcher.failure is not None:
         raise SettingsError(str(checked.path), watcher.failure)
+
+
+def _leave_on_signals() -> None:
+    """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, on which Serve shuts down.
+
+    After ``ray.init``, which installs a handler of its own for SIGTERM that prints a stack trace; and
+    SIGINT too, because a shell that starts us with ``&`` makes us ignore it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class StartupWatcher(threading.Thread):
