@@ -149,9 +149,12 @@ class RouterSettings(_Strict):
     ] = "builtin:all-minilm-l6-v2"
     embedder_revision: str | None = None
     scoring: Annotated[
-        Literal["density", "airoboros"],
-        Field(description="density: distance-weighted, class-balanced; airoboros: least mean distance to k samples"),
-    ] = "density"
+        Literal["fused", "density", "airoboros"],
+        Field(
+            description="fused: neighbours and a linear head on words and form; density: weighted neighbours; "
+            "airoboros: least mean distance to k samples"
+        ),
+    ] = "fused"
     k: Annotated[PositiveInt, Field(description="neighbours looked at; per expert with airoboros scoring")] = 20
     max_samples: Annotated[
         PositiveInt, Field(description="routing samples used per expert; a seeded choice if there are more")

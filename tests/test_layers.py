@@ -36,6 +36,7 @@ HEAVY = {
     "transformers": {"engine", "training", "pretrained"},
     "peft": {"training", "engine"},
     "faiss": {"routing"},
+    "sklearn": {"routing"},
     "sentence_transformers": {"routing"},
     "pydantic": {"settings", "api", "serving"},
     "typer": {"cli"},

@@ -20,7 +20,7 @@ def routing(
     samples: Annotated[
         Path | None, typer.Option(help="Routing samples: such a file, or a package; default: the demo package.")
     ] = None,
-    scoring: Annotated[str, typer.Option(help="density or airoboros.")] = "density",
+    scoring: Annotated[str, typer.Option(help="fused, density or airoboros.")] = "fused",
     embedder: Annotated[str, typer.Option(help="builtin:…, a local folder or a hub id.")] = RouterSettings().embedder,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the embedder.")] = 1,
     cache_dir: Annotated[Path, typer.Option(help="Folder of routing indexes.")] = Path("~/.cache/lmoe_ray"),

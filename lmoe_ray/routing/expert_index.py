@@ -70,6 +70,11 @@ class ExpertIndex:
         cosines, rows = _search(self.flat, vector[np.newaxis], min(k, self.num_samples))
         return cosines[0], rows[0]
 
+    @property
+    def vectors(self) -> Vectors:
+        """Of all samples, ``[num_samples, dim]``; a copy."""
+        return np.asarray(self.flat.reconstruct_n(0, self.num_samples))
+
     def per_expert(self, vectors: Vectors, k: int) -> Nearest:
         """The nearest ``k`` samples inside every expert, for each of ``vectors [num_queries, dim]``."""
         return tuple(self._within(vectors, start, end, k)[0] for start, end in self._ranges)

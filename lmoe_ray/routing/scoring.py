@@ -1,7 +1,7 @@
-"""Neighbours in, one probability per expert out.
+"""A query in, one probability per expert out.
 
-Both rules look at the ``k`` nearest samples *inside each expert*, so that every expert has the same
-say, however many samples it brings.
+Two rules look at the ``k`` nearest samples *inside each expert*, so that every expert has the same
+say, however many samples it brings; the third, the default, averages one of them with a classifier.
 
 ``airoboros`` is the predecessor's: least mean distance. One fault of it made the other one necessary:
 an expert with a dozen samples of the asked kind among a thousand others loses, because ``k``
@@ -12,16 +12,21 @@ interpolation function for irregularly-spaced data"), so few near samples outwei
 depends on ratios of distances only, not on how an embedder spreads them. The power is a compromise
 between a plain mean, which is as accurate but has the fault above, and the nearest sample alone,
 which is often sure and wrong.
+
+``fused`` averages the log-probabilities of ``density`` and of :class:`~lmoe_ray.routing.linear_head.LinearHead`:
+the embedding alone sees the topic of a request and hardly its task (README, numbers).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmoe_ray.routing.expert_index import ExpertIndex, Nearest, Vectors
+from lmoe_ray.routing.linear_head import LinearHead
 
 Floats = NDArray[np.float64]
 
@@ -38,8 +43,8 @@ _UNUSUAL_SHARE = 0.05
 class Scorer(Protocol):
     """Probability of every expert of its index for a query."""
 
-    def probabilities(self, vector: Vectors) -> Floats:
-        """``vector [dim]`` to ``[num_experts]``, sum 1; 0 for an expert without samples."""
+    def probabilities(self, text: str, vector: Vectors) -> Floats:
+        """A text and its embedding ``[dim]`` to ``[num_experts]``, sum 1; 0 for an expert without samples."""
         ...
 
 
@@ -53,7 +58,7 @@ class AiroborosScorer:
     def __init__(self, index: ExpertIndex, k: int) -> None:
         self._index, self._k = index, k
 
-    def probabilities(self, vector: Vectors) -> Floats:
+    def probabilities(self, text: str, vector: Vectors) -> Floats:
         nearest = self._index.per_expert(vector[np.newaxis], self._k)
         means = [-np.sqrt(_squared_distances(c, 0.0)).mean(axis=1) if c.shape[1] else _never(c) for c in nearest]
         return np.asarray(softmax(np.stack(means, axis=1))[0])
@@ -72,9 +77,30 @@ class DensityScorer:
         self._index, self._k = index, k
         self.sharpness = _fit_sharpness(index, k)
 
-    def probabilities(self, vector: Vectors) -> Floats:
+    def probabilities(self, text: str, vector: Vectors) -> Floats:
         nearest = self._index.per_expert(vector[np.newaxis], self._k)
         return np.asarray(softmax(self.sharpness * log_closeness(nearest))[0])
+
+
+class FusedScorer:
+    """Geometric mean of the density rule's and the linear head's probabilities, renormalised.
+
+    With a single expert to choose there is nothing to classify, and the density rule stands alone.
+    """
+
+    def __init__(self, index: ExpertIndex, k: int) -> None:
+        self._density = DensityScorer(index, k)
+        self._num_experts = len(index.experts)
+        has_choice = sum(count > 0 for count in index.num_samples_per_expert) > 1
+        self._head = LinearHead(index.texts, index.vectors, index.labels) if has_choice else None
+
+    def probabilities(self, text: str, vector: Vectors) -> Floats:
+        by_density = self._density.probabilities(text, vector)
+        if self._head is None:
+            return by_density
+        with np.errstate(divide="ignore"):
+            log_density = np.log(by_density)
+        return softmax((log_density + self._head.log_probabilities(text, vector, self._num_experts)) / 2)
 
 
 class Familiarity:
@@ -96,9 +122,14 @@ class Familiarity:
         return float(min(1.0, share_farther / _UNUSUAL_SHARE))
 
 
-def make_scorer(rule: Literal["density", "airoboros"], index: ExpertIndex, k: int) -> Scorer:
+def make_scorer(rule: Literal["fused", "density", "airoboros"], index: ExpertIndex, k: int) -> Scorer:
     """The scorer a setting names."""
-    return DensityScorer(index, k) if rule == "density" else AiroborosScorer(index, k)
+    rules: dict[str, Callable[[ExpertIndex, int], Scorer]] = {
+        "fused": FusedScorer,
+        "density": DensityScorer,
+        "airoboros": AiroborosScorer,
+    }
+    return rules[rule](index, k)
 
 
 def log_closeness(nearest: Nearest) -> Floats:

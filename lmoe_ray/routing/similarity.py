@@ -74,10 +74,10 @@ class SimilarityRouter:
         text = read_query(request).within(self._embedder.max_tokens * CHARS_PER_TOKEN)
         if not text:
             return fall_back(self._model, "the request has no text to route by")
-        return self._decide(self._standing, await self._embedder.embed_one(text))
+        return self._decide(self._standing, text, await self._embedder.embed_one(text))
 
-    def _decide(self, standing: _Standing, vector: Vectors) -> RoutingDecision:
-        candidates, confidence = standing.candidates(vector)
+    def _decide(self, standing: _Standing, text: str, vector: Vectors) -> RoutingDecision:
+        candidates, confidence = standing.candidates(text, vector)
         neighbours = standing.neighbours(vector)
         threshold, best = self._settings.threshold, candidates[0]
         reason = _reason(candidates, neighbours, confidence)
@@ -105,12 +105,12 @@ class _Standing:
         is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1
         self._familiarity = Familiarity(index) if is_alone else None
 
-    def candidates(self, vector: Vectors) -> tuple[tuple[Candidate, ...], float]:
+    def candidates(self, text: str, vector: Vectors) -> tuple[tuple[Candidate, ...], float]:
         """Every expert, best first, and how sure we are of the first.
 
         With a single expert to choose, its score is 1 and says nothing: the query's familiarity does.
         """
-        scores = self._scorer.probabilities(vector).tolist()
+        scores = self._scorer.probabilities(text, vector).tolist()
         candidates = [Candidate(name, score) for name, score in zip(self._index.experts, scores, strict=True)]
         candidates.sort(key=lambda c: (-c.score, c.expert))
         confidence = candidates[0].score if self._familiarity is None else self._familiarity.of(vector)

@@ -31,7 +31,7 @@ def rare_skill() -> tuple[ExpertIndex, np.ndarray, np.ndarray]:
 
 
 def winners(scorer: DensityScorer | AiroborosScorer, queries: np.ndarray) -> np.ndarray:
-    return np.array([scorer.probabilities(query).argmax() for query in queries])
+    return np.array([scorer.probabilities("", query).argmax() for query in queries])
 
 
 def test_an_expert_with_few_samples_of_the_asked_kind_wins_them() -> None:
@@ -59,7 +59,7 @@ def test_airoboros_is_least_mean_distance_to_k_neighbours_of_each_expert() -> No
     vectors = {name: unit(rng.normal(size=(num, 8))) for name, num in (("a", 30), ("b", 3), ("c", 10))}
     query = unit(rng.normal(size=8)).astype(np.float32)
 
-    probabilities = AiroborosScorer(index_of(**vectors), 5).probabilities(query)
+    probabilities = AiroborosScorer(index_of(**vectors), 5).probabilities("", query)
 
     means = [np.sort(np.linalg.norm(rows - query, axis=1))[:5].mean() for rows in vectors.values()]
     expected = np.exp(np.negative(means)) / np.exp(np.negative(means)).sum()
@@ -67,22 +67,22 @@ def test_airoboros_is_least_mean_distance_to_k_neighbours_of_each_expert() -> No
     assert probabilities.argmax() == np.argmin(means)
 
 
-@pytest.mark.parametrize("rule", ["density", "airoboros"])
+@pytest.mark.parametrize("rule", ["fused", "density", "airoboros"])
 def test_an_expert_without_samples_has_probability_zero(rule: str) -> None:
     index = index_of(code=np.eye(4)[:2], math=np.eye(4)[2:], poetry=np.zeros((0, 4)))
 
-    probabilities = make_scorer(rule, index, K).probabilities(np.eye(4, dtype=np.float32)[0])  # type: ignore[arg-type]
+    probabilities = make_scorer(rule, index, K).probabilities("", np.eye(4, dtype=np.float32)[0])  # type: ignore[arg-type]
 
     assert probabilities[2] == 0
     assert probabilities[0] > probabilities[1] > 0
     assert probabilities.sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("rule", ["density", "airoboros"])
+@pytest.mark.parametrize("rule", ["fused", "density", "airoboros"])
 def test_a_lone_sample_is_enough(rule: str) -> None:
     index = index_of(code=np.eye(4)[:1], math=np.eye(4)[1:2])
 
-    probabilities = make_scorer(rule, index, K).probabilities(np.eye(4, dtype=np.float32)[1])  # type: ignore[arg-type]
+    probabilities = make_scorer(rule, index, K).probabilities("", np.eye(4, dtype=np.float32)[1])  # type: ignore[arg-type]
 
     assert probabilities.argmax() == 1
 
@@ -93,8 +93,8 @@ def test_probabilities_are_bold_where_samples_agree_and_even_where_they_do_not()
     mixed = index_of(a=unit(rng.normal(size=(60, 16))), b=unit(rng.normal(size=(60, 16))))
     query = around(np.eye(16)[0], 0.8, 1, rng)[0].astype(np.float32)
 
-    assert DensityScorer(apart, K).probabilities(query)[0] > 0.95
-    assert DensityScorer(mixed, K).probabilities(query).max() < 0.7
+    assert DensityScorer(apart, K).probabilities("", query)[0] > 0.95
+    assert DensityScorer(mixed, K).probabilities("", query).max() < 0.7
 
 
 def test_confidence_on_unseen_queries_is_about_the_share_that_is_right() -> None:
@@ -106,7 +106,7 @@ def test_confidence_on_unseen_queries_is_about_the_share_that_is_right() -> None
 
     rows, queries = draw(200), draw(100).astype(np.float32)
     scorer = DensityScorer(index_of(a=rows[:200], b=rows[200:400], c=rows[400:]), K)
-    probabilities = np.stack([scorer.probabilities(query) for query in queries])
+    probabilities = np.stack([scorer.probabilities("", query) for query in queries])
 
     is_right = probabilities.argmax(axis=1) == np.repeat(np.arange(3), 100)
     assert probabilities.max(axis=1).mean() == pytest.approx(is_right.mean(), abs=0.1)
@@ -118,7 +118,7 @@ def test_two_scorers_of_one_index_agree_to_the_last_bit() -> None:
     first, second = DensityScorer(index, K), DensityScorer(index, K)
 
     assert first.sharpness == second.sharpness
-    assert np.array_equal(first.probabilities(queries[0]), second.probabilities(queries[0]))
+    assert np.array_equal(first.probabilities("", queries[0]), second.probabilities("", queries[0]))
 
 
 def test_what_lies_among_the_samples_is_familiar_and_what_lies_far_is_not() -> None:
