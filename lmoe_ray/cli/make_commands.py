@@ -117,6 +117,7 @@ def evaluate(
     base: BaseOption = DEFAULT_BASE,
     revision: RevisionOption = None,
     prompt_format: Annotated[PromptFormat | None, typer.Option(help="Instead of the package's.")] = None,
+    max_rows: Annotated[int, typer.Option(min=0, help="Rows measured per expert, the first ones; 0: all.")] = 0,
     threads: ThreadsOption = 0,
     cache_dir: CacheOption = DEFAULT_CACHE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
@@ -130,11 +131,12 @@ def evaluate(
     loaded = None if adapters else load_package(package_folder(package))
     folders = _adapters_in(adapters) if adapters else _adapters_of(loaded)
     chosen = prompt_format or (loaded.manifest.prompt_format if loaded else PromptFormat.CHAT)
+    heldout = {expert: rows[: max_rows or None] for expert, rows in heldout_by_expert(data).items()}
     with err_console.status("loading the base model") as display:
         table = measure(
             resolve(base, revision, cache_dir),
             folders,
-            heldout_by_expert(data),
+            heldout,
             EvaluateSettings(prompt_format=chosen, num_threads=threads),
             progress=lambda adapter, rows_of, loss: display.update(f"{adapter} on {rows_of}: {loss:.3f}"),
         )

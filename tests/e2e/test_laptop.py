@@ -10,13 +10,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import openai
 import pytest
-import ray
-from ray import serve
 
 pytestmark = [pytest.mark.ray, pytest.mark.model, pytest.mark.filterwarnings("ignore")]
 
@@ -74,13 +72,15 @@ def wait_ready(url: str, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture
-def client(server: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server}/v1", api_key="any", max_retries=0)
+def client(server: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="any", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def aclient(server: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{server}/v1", api_key="any", max_retries=0)
+async def aclient(server: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{server}/v1", api_key="any", max_retries=0) as client:
+        yield client
 
 
 def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -183,10 +183,28 @@ async def test_thirty_two_streams_over_six_experts_equal_their_solo_runs(aclient
     assert len(different) <= 16
 
 
-async def test_a_client_that_leaves_frees_its_sequence_within_100_ms(server: str, aclient: openai.AsyncOpenAI) -> None:
-    ray.init(address="auto", namespace="serve", log_to_driver=False)
+#: Prints when the pool begins and ends to compute; in a process of its own, for Ray's threads outlive a session.
+WATCH = """
+import asyncio, time, ray
+from ray import serve
+
+async def watch():
+    pool = serve.get_deployment_handle("Expert-main", app_name="lmoe")
+    for wanted in (0, 1, 0):
+        while (await pool.stats.remote()).num_running != wanted:
+            await asyncio.sleep(0.002)
+        print(time.monotonic(), flush=True)
+
+ray.init(address="auto", namespace="serve", log_to_driver=False)
+asyncio.run(watch())
+"""
+
+
+async def test_a_client_that_leaves_frees_its_sequence_within_100_ms(aclient: openai.AsyncOpenAI) -> None:
+    watcher = await asyncio.create_subprocess_exec(sys.executable, "-c", WATCH, stdout=asyncio.subprocess.PIPE)
+    assert watcher.stdout is not None
     try:
-        pool = serve.get_deployment_handle("Expert-main", app_name="lmoe")
+        await watcher.stdout.readline()
         stream = await aclient.chat.completions.create(
             model=f"{MODEL}:creative",
             messages=[{"role": "user", "content": "Write a very long story."}],
@@ -195,13 +213,13 @@ async def test_a_client_that_leaves_frees_its_sequence_within_100_ms(server: str
         )
         async for _ in stream:
             break
-        assert (await pool.stats.remote()).num_running == 1
+        await watcher.stdout.readline()
         left_s = time.monotonic()
         await stream.close()
-        while (await pool.stats.remote()).num_running:
-            assert time.monotonic() - left_s < 5
-        freed_ms = (time.monotonic() - left_s) * 1000
-        print(f"freed after {freed_ms:.0f} ms")
-        assert freed_ms < 1000
+        freed_ms = 1000 * (float(await watcher.stdout.readline()) - left_s)
     finally:
-        ray.shutdown()
+        watcher.kill()
+        await watcher.wait()
+    print(f"freed after {freed_ms:.0f} ms")
+    # 100 ms is what an idle machine keeps; a busy one gets ten times as long.
+    assert freed_ms < 1000
