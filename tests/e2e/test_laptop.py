@@ -162,25 +162,38 @@ async def test_thirty_two_streams_over_six_experts_equal_their_solo_runs(aclient
     """bf16 sums differ in the last bit with the shape of the batch, so a near-tie may fall the other way,
     and from there a greedy text goes its own way. In float32 none does: tests/engine/test_real_model.py.
     """
-    prompts = [f"Tell me something about the number {number}." for number in range(32)]
+    started_s = time.monotonic()
+    together = await asyncio.gather(*(timed(aclient, number, EXPERTS[number % 6]) for number in range(32)))
+    elapsed_s = time.monotonic() - started_s
+    alone = [await timed(aclient, number, EXPERTS[number % 6]) for number in range(32)]
+    routed = [await timed(aclient, number, None) for number in range(32)]
 
-    async def answer(number: int) -> str:
-        stream = await aclient.chat.completions.create(
-            model=f"{MODEL}:{EXPERTS[number % 6]}",
-            messages=[{"role": "user", "content": prompts[number]}],
-            max_tokens=24,
-            temperature=0,
-            stream=True,
-        )
-        return "".join([c.choices[0].delta.content or "" async for c in stream])
-
-    together = await asyncio.gather(*(answer(number) for number in range(32)))
-    alone = [await answer(number) for number in range(32)]
-
-    different = [n for n in range(32) if together[n] != alone[n]]
-    print(f"streams that differ from their solo run: {len(different)} of 32")
-    assert all(together)
+    different = [n for n in range(32) if together[n][0] != alone[n][0]]
+    print(f"\n32 streams: {elapsed_s:.1f} s, {len(different)} differ from their solo run")
+    for name, answers in (("32 at once", together), ("alone, expert named", alone), ("alone, routed", routed)):
+        first_s = sorted(seconds for _, seconds in answers)
+        print(f"time to first token, {name}: p50 {first_s[16]:.3f} s, p95 {first_s[30]:.3f} s, max {first_s[-1]:.3f} s")
+    assert all(text for text, _ in together)
     assert len(different) <= 16
+
+
+async def timed(aclient: openai.AsyncOpenAI, number: int, expert: str | None) -> tuple[str, float]:
+    """Text of a short greedy answer, and the seconds until its first token came."""
+    started_s = time.monotonic()
+    first_s = 0.0
+    text = ""
+    stream = await aclient.chat.completions.create(
+        model=f"{MODEL}:{expert}" if expert else MODEL,
+        messages=[{"role": "user", "content": f"Tell me something about the number {number}."}],
+        max_tokens=16,
+        temperature=0,
+        stream=True,
+    )
+    async for chunk in stream:
+        if piece := chunk.choices[0].delta.content:
+            first_s = first_s or time.monotonic() - started_s
+            text += piece
+    return text, first_s
 
 
 #: Prints when the pool begins and ends to compute; in a process of its own, for Ray's threads outlive a session.
