@@ -14,15 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lmoe_ray.errors import SettingsError
 
-#: Names OpenAI clients have built in and cannot change (chatgpt-minimal, openai-cli, chatbot-ui …).
-CLIENT_ALIASES = (
-    "gpt-3.5-turbo",
-    "gpt-4",
-    "gpt-4o-mini",
-    "text-davinci-002",
-    "text-davinci-003",
-)
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,95}")
 Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
 PositiveInt = Annotated[int, Field(ge=1)]

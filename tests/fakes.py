@@ -13,7 +13,15 @@ from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
 from lmoe_ray.domain.served import ServedExpert, ServedModel
 from lmoe_ray.domain.stream import FinishReason, TokenDelta, Usage
-from lmoe_ray.settings import CLIENT_ALIASES
+
+#: Names OpenAI clients have built in and cannot change (chatgpt-minimal, openai-cli, chatbot-ui …).
+CLIENT_ALIASES = (
+    "gpt-3.5-turbo",
+    "gpt-4",
+    "gpt-4o-mini",
+    "text-davinci-002",
+    "text-davinci-003",
+)
 
 MODEL = ServedModel(
     name="demo",

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from lmoe_ray.errors import InternalError, PromptTooLong
-from lmoe_ray.settings import CLIENT_ALIASES
-from tests.fakes import MODEL, FakeBackend
+from tests.fakes import CLIENT_ALIASES, MODEL, FakeBackend
 
 CHATBOT_UI = {
     "model": "gpt-3.5-turbo",
