@@ -136,6 +136,9 @@ class IncrementalDetokenizer:
     new is the difference. Special tokens have no text and take no part. A piece that ends in the
     replacement character may be half a character and waits. Cost per token does not grow with the
     answer.
+
+    The DecodeStream of tokenizers cannot do this: it holds bytes that are no text back for ever, and
+    what it holds cannot be had at the end of the answer.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -23,11 +23,16 @@ def make(prompt: tuple[int, ...] = (1, 2, 2), output: tuple[int, ...] = (), **wi
     choices = wishes.pop("choices", ())
     answer = Answer(Letters(), num_prompt_tokens=len(prompt), max_new_tokens=50)
     sampling = SamplingParams(**wishes)
-    return sequence_module.Sequence("r", prompt, sampling, answer, seed=0, choices=choices, output_ids=list(output))
+    return sequence_module.Sequence("r", prompt, sampling, answer, 0, 50, choices=choices, output_ids=list(output))
 
 
 def processors() -> Any:
     return logits_module.LogitsProcessors(VOCAB, {EOS}, torch.device("cpu"))
+
+
+def apply(logits: Any, *sequences: Any, to: Any = None) -> None:
+    sample_rows = [logits_module.SampleRow(sequence, len(sequence.output_ids)) for sequence in sequences]
+    (to or processors()).apply(logits, sample_rows)
 
 
 def rows(num_rows: int) -> Any:
@@ -37,7 +42,7 @@ def rows(num_rows: int) -> Any:
 def test_a_row_that_asks_for_nothing_is_not_touched() -> None:
     logits = rows(1)
     processed = logits.clone()
-    processors().apply(processed, [make()])
+    apply(processed, make())
     assert torch.equal(processed, logits)
 
 
@@ -45,30 +50,62 @@ def test_a_row_that_asks_for_nothing_is_not_touched() -> None:
 def test_the_repetition_penalty_is_transformers(penalty: float) -> None:
     logits = rows(1)
     expected = hf.RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([[1, 2, 2, 5, 5, 7]]), logits.clone())
-    processors().apply(logits, [make((1, 2, 2), (5, 5, 7), repetition_penalty=penalty)])
+    apply(logits, make((1, 2, 2), (5, 5, 7), repetition_penalty=penalty))
     assert torch.allclose(logits, expected)
 
 
 def test_presence_counts_a_token_once_and_frequency_every_time() -> None:
     logits = torch.zeros(1, VOCAB)
-    processors().apply(logits, [make((1,), (5, 5, 7), presence_penalty=1.0, frequency_penalty=0.25)])
+    apply(logits, make((1,), (5, 5, 7), presence_penalty=1.0, frequency_penalty=0.25))
     expected = torch.zeros(VOCAB)
     expected[5], expected[7] = -1.5, -1.25
     assert torch.equal(logits[0], expected)
 
 
-def test_penalties_follow_the_answer_as_it_grows() -> None:
-    apply, sequence = processors(), make((1,), (), frequency_penalty=1.0)
-    for step in range(3):
-        logits = torch.zeros(1, VOCAB)
-        apply.apply(logits, [sequence])
-        assert logits[0, 4].item() == -step
-        sequence.output_ids.append(4)
+@pytest.mark.parametrize("is_read", [True, False])
+def test_penalties_follow_the_answer_as_it_grows(is_read: bool) -> None:
+    kept, sequence = processors(), make((1,), (), frequency_penalty=1.0)
+    for position in range(40):
+        logits, rows = torch.zeros(1, VOCAB), [logits_module.SampleRow(sequence, position)]
+        kept.apply(logits, rows)
+        assert logits[0, 4].item() == -position
+        kept.note(rows, torch.tensor([4]))
+        if is_read:
+            sequence.output_ids.append(4)
+
+
+def test_tokens_that_were_not_noted_are_counted_from_the_hosts_copy() -> None:
+    kept, sequence = processors(), make((1,), (5,), frequency_penalty=1.0)
+    apply(torch.zeros(1, VOCAB), sequence, to=kept)
+    sequence.output_ids += [5, 6]
+    logits = torch.zeros(1, VOCAB)
+    apply(logits, sequence, to=kept)
+    assert logits[0, 5:7].tolist() == [-2, -1]
+
+
+def test_tokens_neither_noted_nor_read_are_a_bug() -> None:
+    row = logits_module.SampleRow(make((1,), (), frequency_penalty=1.0), 2)
+    with pytest.raises(AssertionError, match="0 are read"):
+        processors().apply(torch.zeros(1, VOCAB), [row])
+
+
+def test_sequences_of_different_length_keep_their_own_counts() -> None:
+    kept, growing = processors(), [make((1,) * n, (), repetition_penalty=2.0, frequency_penalty=0.5) for n in (1, 3, 9)]
+    for position in range(6):
+        tokens, together = [2 + (n * position) % 7 for n in (1, 2, 3)], rows(3)
+        alone = together.clone()
+        sample_rows = [logits_module.SampleRow(sequence, position) for sequence in growing]
+        kept.apply(together, sample_rows)
+        for row, sequence in enumerate(growing):
+            apply(alone[row : row + 1], sequence)
+            sequence.output_ids.append(tokens[row])
+        assert torch.equal(together, alone)
+        kept.note(sample_rows, torch.tensor(tokens))
 
 
 def test_a_bias_is_added_to_its_token_alone() -> None:
     logits = torch.zeros(1, VOCAB)
-    processors().apply(logits, [make(logit_bias=((3, 5.0), (4, -100.0)))])
+    apply(logits, make(logit_bias=((3, 5.0), (4, -100.0))))
     assert logits[0, 2:5].tolist() == [0, 5, -100]
 
 
@@ -76,19 +113,23 @@ def test_every_row_has_its_own_wishes() -> None:
     logits = rows(3)
     together = logits.clone()
     sequences = [make(repetition_penalty=2.0), make(), make(logit_bias=((0, 1.0),))]
-    processors().apply(together, sequences)
+    apply(together, *sequences)
     for row, sequence in enumerate(sequences):
         alone = logits[row : row + 1].clone()
-        processors().apply(alone, [sequence])
+        apply(alone, sequence)
         assert torch.equal(together[row], alone[0])
 
 
-def test_counts_are_forgotten_with_their_sequence() -> None:
-    apply, sequence = processors(), make(repetition_penalty=2.0)
-    apply.apply(rows(1), [sequence])
-    assert len(apply._counts) == 1
-    del sequence
-    assert len(apply._counts) == 0
+def test_what_a_sequence_kept_is_free_again_when_it_is_gone() -> None:
+    kept = processors()
+    for _ in range(3):
+        sequence = make((1,), (5,) * 30, frequency_penalty=1.0)
+        logits = torch.zeros(1, VOCAB)
+        apply(logits, sequence, to=kept)
+        assert logits.sum().item() == -30
+        del sequence
+        assert len(kept._seen._places) == 0
+    assert len(kept._seen._counts) == 1
 
 
 CHOICES = ((3, 4), (3, 5, 6), (7,))
@@ -102,7 +143,7 @@ def test_choices_allow_only_what_leads_to_one_of_them(output: tuple[int, ...], a
     assert logits_module.allowed_next(CHOICES, output, (EOS,)) == allowed
     logits = rows(1)
     before = logits.clone()
-    processors().apply(logits, [make((1,), output, choices=CHOICES)])
+    apply(logits, make((1,), output, choices=CHOICES))
     assert set(torch.isfinite(logits[0]).nonzero()[:, 0].tolist()) == allowed
     assert all(logits[0, token] == before[0, token] for token in allowed)
 

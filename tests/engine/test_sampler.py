@@ -1,4 +1,4 @@
-"""Picking tokens: filters against transformers', randomness by seed and position alone."""
+"""Sampling a batch: filters against transformers', randomness by seed and position alone, one copy to the host."""
 
 from __future__ import annotations
 
@@ -24,15 +24,20 @@ VOCAB = 40
 def make(seed: int = 0, position: int = 0, **wishes: Any) -> Any:
     answer = Answer(Letters(), num_prompt_tokens=1, max_new_tokens=50)
     sampling = SamplingParams(**{"top_k": 0, "temperature": 1.0, **wishes})
-    return sequence_module.Sequence("r", (1,), sampling, answer, seed=seed, output_ids=[0] * position)
+    return sequence_module.Sequence("r", (1,), sampling, answer, seed, 50, output_ids=[0] * position)
 
 
 def sampler() -> Any:
     return sampler_module.Sampler(logits_module.LogitsProcessors(VOCAB, {0}, torch.device("cpu")))
 
 
+def sample(logits: Any, *sequences: Any) -> Any:
+    rows = [logits_module.SampleRow(sequence, len(sequence.output_ids)) for sequence in sequences]
+    return sampler().sample(logits.clone(), rows)
+
+
 def pick(logits: Any, *sequences: Any) -> list[int]:
-    return [picked.token_id for picked in sampler().sample(logits.clone(), list(sequences))]
+    return [picked.token_id for picked in sample(logits, *sequences).read()]
 
 
 def row(seed: int = 0) -> Any:
@@ -116,25 +121,74 @@ def test_a_tiny_temperature_is_nearly_greedy_and_never_not_a_number() -> None:
         assert pick(row(seed), make(seed, temperature=1e-30)) == [row(seed).argmax().item()]
 
 
-@pytest.mark.parametrize("number", [0.0, 1 - 2**-53])
-def test_the_ends_of_the_interval_pick_tokens_that_have_weight(number: float) -> None:
-    weights = torch.tensor([[0.0, 0.0, 0.3, 0.7, 0.0]])
-    [token] = sampler_module._invert(weights, torch.tensor([number], dtype=torch.float64)).tolist()
-    assert token == (2 if number == 0 else 3)
+@pytest.mark.parametrize("wishes", [*FILTERS, {"temperature": 0}, {}], ids=str)
+def test_the_crowd_moves_no_row_by_a_bit(wishes: dict[str, Any]) -> None:
+    sequences = [make(seed, **wishes) for seed in range(40)]
+    logits = torch.cat([row(seed) for seed in range(40)])
+    crowd = [s for pair in zip(sequences, [make(7, top_k=2, logprobs=True)] * 40, strict=True) for s in pair]
+    together = pick(logits.repeat_interleave(2, 0), *crowd)[::2]
+    assert together == [pick(logits[i : i + 1], sequence)[0] for i, sequence in enumerate(sequences)]
 
 
 def test_log_probabilities_are_those_before_temperature_and_only_if_asked_for() -> None:
-    logits = torch.cat([row(0), row(0)])
-    picked = sampler().sample(logits.clone(), [make(temperature=0, logprobs=True), make(temperature=0)])
-    expected = torch.log_softmax(row(0), -1).max().item()
-    assert picked[0].logprob == pytest.approx(expected)
+    asks, does_not = make(temperature=0.1, top_k=1, logprobs=True), make(temperature=0)
+    picked = sample(torch.cat([row(0), row(0)]), asks, does_not).read()
+    assert picked[0].logprob == pytest.approx(torch.log_softmax(row(0), -1).max().item())
     assert picked[1].logprob is None
 
 
 def test_log_probabilities_count_the_bias() -> None:
-    [picked] = sampler().sample(torch.zeros(1, VOCAB), [make(temperature=0, logprobs=True, logit_bias=((7, 100.0),))])
+    [picked] = sample(torch.zeros(1, VOCAB), make(temperature=0, logprobs=True, logit_bias=((7, 100.0),))).read()
     assert (picked.token_id, picked.logprob) == (7, pytest.approx(0.0))
 
 
+def test_log_probabilities_of_any_tokens_are_had_in_one_call() -> None:
+    tokens = torch.tensor([[3, 0, 7]])
+    assert torch.equal(sampler_module.logprobs_of(row(), tokens)[0], row().log_softmax(-1)[0, [3, 0, 7]])
+
+
+def test_tokens_and_log_probabilities_stay_on_the_device_until_read() -> None:
+    sampled = sample(torch.cat([row(0), row(1)]), make(temperature=0, logprobs=True), make(temperature=0))
+    assert (sampled.token_ids.dtype, sampled.logprobs.dtype) == (torch.int64, torch.float32)
+    assert sampled.token_ids.tolist() == [picked.token_id for picked in sampled.read()]
+    assert sampled.logprobs.isnan().tolist() == [False, True]
+
+
+def test_nobody_asking_costs_no_log_probabilities() -> None:
+    assert sample(row(), make()).logprobs is None
+
+
+def test_the_position_is_the_rows_and_not_what_the_host_has_read() -> None:
+    ahead = logits_module.SampleRow(make(5), 3)
+    [picked] = sampler().sample(row(), [ahead]).read()
+    assert picked.token_id == pick(row(), make(5, position=3))[0]
+
+
+def test_penalties_count_a_token_before_the_host_has_read_it() -> None:
+    sequence, one = make(temperature=0, presence_penalty=2.0), sampler()
+    logits = torch.zeros(1, VOCAB)
+    logits[0, 3], logits[0, 8] = 2.0, 1.0
+    rows = [[logits_module.SampleRow(sequence, position)] for position in range(3)]
+    assert [one.sample(logits.clone(), r).token_ids.tolist() for r in rows] == [[3], [8], [0]]
+
+
 def test_no_rows_give_no_tokens() -> None:
-    assert sampler().sample(torch.zeros(0, VOCAB), []) == []
+    assert sample(torch.zeros(0, VOCAB)).read() == []
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
+@pytest.mark.parametrize(
+    "wishes", [*FILTERS, {"temperature": 0}, {"frequency_penalty": 1.0, "logprobs": True}], ids=str
+)
+def test_a_gpu_samples_the_same_and_never_makes_the_host_wait(wishes: dict[str, Any]) -> None:
+    logits = torch.cat([row(seed) for seed in range(40)])
+    sequences = [make(seed, logit_bias=((2, 1.0),), **wishes) for seed in range(40)]
+    gpu = sampler_module.Sampler(logits_module.LogitsProcessors(VOCAB, {0}, torch.device("cuda")))
+    rows, on_gpu = [logits_module.SampleRow(sequence, 0) for sequence in sequences], logits.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sampled = gpu.sample(on_gpu, rows)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [picked.token_id for picked in sampled.read()] == pick(logits, *sequences)
