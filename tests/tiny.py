@@ -23,6 +23,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": None, "tie_word_embeddings": False},
     "qwen2": {"tie_word_embeddings": False},
     "qwen3": {"head_dim": 16, "tie_word_embeddings": True},
+    "gemma": {"head_dim": 32, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    # Not of the Llama family: transformers computes them.
+    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "attn_logit_softcapping": 5.0},
+    "gemma3_text": {"head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    "phi3": {"sliding_window": 8, "pad_token_id": 0},
+    "gpt_neox": {},
+    "gpt2": {},
+    "granite": {"attention_multiplier": 0.2, "logits_scaling": 2.0, "residual_multiplier": 0.5},
+    "olmo2": {},
+    "mixtral": {"num_local_experts": 4},
+    "gpt_oss": {"head_dim": 16, "sliding_window": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
 }
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

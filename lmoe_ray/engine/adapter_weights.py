@@ -19,16 +19,11 @@ from safetensors.torch import load_file
 
 from lmoe_ray.domain.lora_config import LoraConfig
 from lmoe_ray.domain.package import Expert
-from lmoe_ray.engine.model_shape import ATTENTION_LINEARS, LINEARS, ModelShape
+from lmoe_ray.engine.adaptable_linears import AdaptableLinear, AdaptableLinears, Place, family_linears
+from lmoe_ray.engine.model_shape import ModelShape
 from lmoe_ray.errors import BaseMismatch, PackageError
 
-#: ``(layer, name)`` of a linear, such as ``(3, "q_proj")``.
-Place = tuple[int, str]
-
-_TENSOR = re.compile(
-    r"(?:base_model\.model\.)?(?:model\.)?layers\.(?P<layer>\d+)\.(?:self_attn|mlp)\.(?P<linear>\w+)"
-    r"\.lora_(?P<matrix>[AB])(?:\.\w+)?\.weight"
-)
+_TENSOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<matrix>[AB])(?:\.\w+)?\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +47,11 @@ class AdapterWeights:
 
 
 def read_adapter(expert: Expert, shape: ModelShape, *, max_rank: int, dtype: torch.dtype) -> AdapterWeights:
+    """Read and check an expert's weights for a model of the Llama family; raises as :func:`read_weights` does."""
+    return read_weights(expert, family_linears(shape), max_rank=max_rank, dtype=dtype)
+
+
+def read_weights(expert: Expert, base: AdaptableLinears, *, max_rank: int, dtype: torch.dtype) -> AdapterWeights:
     """Read and check an expert's weights.
 
     Raises:
@@ -62,16 +62,13 @@ def read_adapter(expert: Expert, shape: ModelShape, *, max_rank: int, dtype: tor
         raise PackageError(
             expert.name, f"has rank {expert.lora.max_rank}, the limit is max_lora_rank={max_rank}; raise it"
         )
-    raw = _bind(expert, _read_tensors(expert.weights), shape)
-    matrices = {place: _scaled(expert, place, ab, shape, dtype) for place, ab in _pair_up(expert, raw, shape).items()}
+    bound = _bind(expert, _read_tensors(expert.weights), base)
+    matrices = {
+        base.linears[name].place: _scaled(expert, name, ab, base.linears[name], dtype)
+        for name, ab in _pair_up(expert, bound, base).items()
+    }
     rank = max(len(a) for a, _ in matrices.values())
     return AdapterWeights(expert.name, expert.digest, rank, matrices)
-
-
-def module_name(place: Place) -> str:
-    """The linear's name in the model, as PEFT matches ``target_modules`` and patterns against it."""
-    layer, linear = place
-    return f"model.layers.{layer}.{'self_attn' if linear in ATTENTION_LINEARS else 'mlp'}.{linear}"
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -90,67 +87,76 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _bind(
-    expert: Expert, tensors: Mapping[str, torch.Tensor], shape: ModelShape
-) -> dict[tuple[Place, str], torch.Tensor]:
-    bound: dict[tuple[Place, str], torch.Tensor] = {}
+    expert: Expert, tensors: Mapping[str, torch.Tensor], base: AdaptableLinears
+) -> dict[tuple[str, str], torch.Tensor]:
+    """Tensors by module and matrix, ``"A"`` or ``"B"``."""
+    bound: dict[tuple[str, str], torch.Tensor] = {}
     for name, tensor in tensors.items():
         match = _TENSOR.fullmatch(name)
-        if match is None or match["linear"] not in LINEARS:
-            raise PackageError(expert.name, f"tensor {name!r} is not LoRA of a linear of attention or MLP")
-        place = (int(match["layer"]), match["linear"])
-        if place[0] >= shape.num_layers:
-            raise BaseMismatch(expert.name, f"tensor {name!r} is beyond the base model's {shape.num_layers} layers")
-        if not _is_targeted(expert.lora, place):
+        if match is None:
+            raise PackageError(expert.name, f"tensor {name!r} is not LoRA of a linear")
+        module = _find_module(expert, name, match["module"], base)
+        if not _is_targeted(expert.lora, module):
             raise PackageError(expert.name, f"tensor {name!r} is not among its target_modules")
         if not torch.isfinite(tensor).all():
             raise PackageError(expert.name, f"tensor {name!r} holds values that are not finite")
-        bound[place, match["matrix"]] = tensor
+        if (module, match["matrix"]) in bound:
+            raise PackageError(expert.name, f"holds lora_{match['matrix']} of {module} twice, also as {name!r}")
+        bound[module, match["matrix"]] = tensor
     return bound
 
 
+def _find_module(expert: Expert, tensor: str, module: str, base: AdaptableLinears) -> str:
+    """Some tools leave out the name of the model inside the model that has a head."""
+    for name in (module, f"model.{module}"):
+        if name in base.linears:
+            return name
+        if name in base.refused:
+            raise PackageError(expert.name, f"tensor {tensor!r} is LoRA of {base.refused[name]}")
+    raise BaseMismatch(expert.name, f"tensor {tensor!r} is not LoRA of a linear the base model has")
+
+
 def _pair_up(
-    expert: Expert, bound: Mapping[tuple[Place, str], torch.Tensor], shape: ModelShape
-) -> dict[Place, tuple[torch.Tensor, torch.Tensor]]:
-    places = [(layer, linear) for layer in range(shape.num_layers) for linear in LINEARS]
-    targeted = [place for place in places if _is_targeted(expert.lora, place)]
+    expert: Expert, bound: Mapping[tuple[str, str], torch.Tensor], base: AdaptableLinears
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    targeted = [name for name in base.linears if _is_targeted(expert.lora, name)]
     if not targeted:
         raise BaseMismatch(expert.name, f"target_modules {expert.lora.targets!r} name no linear of the base model")
-    for place in targeted:
+    for name in targeted:
         for matrix in "AB":
-            if (place, matrix) not in bound:
-                raise PackageError(expert.name, f"has no tensor lora_{matrix} for {module_name(place)}")
-    return {place: (bound[place, "A"], bound[place, "B"]) for place in targeted}
+            if (name, matrix) not in bound:
+                raise PackageError(expert.name, f"has no tensor lora_{matrix} for {name}")
+    return {name: (bound[name, "A"], bound[name, "B"]) for name in targeted}
 
 
-def _is_targeted(lora: LoraConfig, place: Place) -> bool:
+def _is_targeted(lora: LoraConfig, module: str) -> bool:
     """PEFT's rule: a string is a regular expression of the whole name, names match as its end."""
-    name = module_name(place)
     if isinstance(lora.targets, str):
-        return lora.targets == "all-linear" or re.fullmatch(lora.targets, name) is not None
-    return any(name == target or name.endswith(f".{target}") for target in lora.targets)
+        return lora.targets == "all-linear" or re.fullmatch(lora.targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in lora.targets)
 
 
 def _scaled(
     expert: Expert,
-    place: Place,
+    module: str,
     ab: tuple[torch.Tensor, torch.Tensor],
-    shape: ModelShape,
+    linear: AdaptableLinear,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     a, b = ab
-    rank, scale = _rank_and_scale(expert.lora, place)
-    out_features, in_features = shape.linear(place[1])
-    if tuple(a.shape) != (rank, in_features) or tuple(b.shape) != (out_features, rank):
+    rank, scale = _rank_and_scale(expert.lora, module)
+    needed = (rank, linear.in_features), (linear.out_features, rank)
+    if (tuple(a.shape), tuple(b.shape)) != needed:
         raise BaseMismatch(
             expert.name,
-            f"{module_name(place)}: A is {tuple(a.shape)} and B {tuple(b.shape)}; with rank {rank} this base "
-            f"model needs {(rank, in_features)} and {(out_features, rank)}",
+            f"{module}: A is {tuple(a.shape)} and B {tuple(b.shape)}; with rank {rank} this base "
+            f"model needs {needed[0]} and {needed[1]}",
         )
     return a.to(dtype).contiguous(), (b.float() * scale).T.to(dtype).contiguous()
 
 
-def _rank_and_scale(lora: LoraConfig, place: Place) -> tuple[int, float]:
+def _rank_and_scale(lora: LoraConfig, module: str) -> tuple[int, float]:
     ranks, alphas = dict(lora.rank_pattern), dict(lora.alpha_pattern)
-    rank = ranks.get(get_pattern_key(tuple(ranks), module_name(place)), lora.rank)
-    alpha = alphas.get(get_pattern_key(tuple(alphas), module_name(place)), lora.alpha)
+    rank = ranks.get(get_pattern_key(tuple(ranks), module), lora.rank)
+    alpha = alphas.get(get_pattern_key(tuple(alphas), module), lora.alpha)
     return rank, alpha / (rank**0.5 if lora.use_rslora else rank)
