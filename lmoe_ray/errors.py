@@ -8,7 +8,8 @@
     │   │   ├── PickleRefused
     │   │   ├── BaseMismatch
     │   │   └── AdapterInert
-    │   └── TrainingDataError
+    │   ├── TrainingDataError
+    │   └── PeerFailed
     ├── RequestError                400 invalid_request_error: the caller must change the request
     │   ├── MalformedBody
     │   ├── InvalidField
@@ -134,6 +135,17 @@ class TrainingDataError(SetupError):
 
     def __str__(self) -> str:
         return f"{self.place}: {self.problem}"
+
+
+class PeerFailed(SetupError):
+    """An engine that is measured beside ours cannot be made, started or heard."""
+
+    def __init__(self, engine: str, problem: str) -> None:
+        super().__init__(engine, problem)
+        self.engine, self.problem = engine, problem
+
+    def __str__(self) -> str:
+        return f"{self.engine} is left out: {self.problem}"
 
 
 # ── the caller must change the request ───────────────────────────────────────────────────────────

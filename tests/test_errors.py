@@ -21,6 +21,7 @@ EXAMPLES: list[LMoEError] = [
     errors.BaseMismatch("code", "was made for another base"),
     errors.AdapterInert("code", "changes nothing"),
     errors.TrainingDataError("data.jsonl:7", "has no instruction"),
+    errors.PeerFailed("openvino", "ended"),
     errors.RequestError("something"),
     errors.MalformedBody("Expecting value"),
     errors.InvalidField("temperature", "must be\r\nsmaller"),

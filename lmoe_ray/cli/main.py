@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure: accuracy of the router.", no_args_is_help=True)
+bench = typer.Typer(help="Measure: accuracy of the router, speed of the engine.", no_args_is_help=True)
 
 app.command("serve")(serve_command.serve)
 app.command("check")(serve_command.check)
@@ -33,6 +33,8 @@ app.command("evaluate")(make_commands.evaluate)
 app.command("pack")(make_commands.pack)
 app.command("demo")(make_commands.demo)
 bench.command("routing")(bench_commands.routing)
+bench.command("engine")(bench_commands.engine)
+bench.command("gpu")(bench_commands.gpu)
 app.add_typer(bench, name="bench")
 
 
