@@ -32,6 +32,10 @@ class EngineSettings(_Strict):
         Literal["auto", "bfloat16", "float16", "float32"],
         Field(description="auto: bfloat16 where the device computes in it, else float32"),
     ] = "auto"
+    quantization: Annotated[
+        Literal["none", "int8", "nf4"],
+        Field(description="keep the base's inner weights in 8 or 4 bits; needs lmoe_ray[bnb], and is meant for a GPU"),
+    ] = "none"
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Field(description="auto: cuda where Ray gave the replica a GPU, else cpu")
     ] = "auto"
@@ -42,14 +46,27 @@ class EngineSettings(_Strict):
     max_batch_tokens: Annotated[
         PositiveInt, Field(description="tokens in one forward pass: decoding sequences first, then prompt chunks")
     ] = 256
+    step_target_ms: Annotated[
+        PositiveFloat,
+        Field(description="how long a step may last while answers stream: bounds prompt tokens beside them"),
+    ] = 300.0
     max_waiting: Annotated[PositiveInt, Field(description="requests that may queue before 429 is answered")] = 256
     max_adapters: Annotated[PositiveInt, Field(description="adapters on the device at once, per replica")] = 16
+    max_host_adapters: Annotated[
+        PositiveInt, Field(description="adapters kept in host memory; the least recently used are read from disk again")
+    ] = 64
     max_lora_rank: Annotated[
         int, Field(ge=1, le=512, description="widest adapter accepted; narrower ones are padded")
     ] = 64
     num_threads: Annotated[
         int, Field(ge=0, description="CPU threads for the forward pass; 0: from the pool's num_cpus")
     ] = 0
+    cpu_cache_gib: Annotated[
+        PositiveFloat, Field(description="keys and values on a CPU, GiB; a GPU gives what gpu_fraction leaves")
+    ] = 2.0
+    use_kernels: Annotated[
+        bool, Field(description="compile kernels for this CPU at the first start; false: torch's own operators only")
+    ] = True
     adapter_check: Annotated[
         Literal["refuse", "warn"],
         Field(description="what to do with an adapter that does not change the base's logits"),

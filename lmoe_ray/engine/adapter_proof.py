@@ -12,11 +12,9 @@ import logging
 import torch
 
 from lmoe_ray.engine.adapter_weights import AdapterWeights
-from lmoe_ray.engine.base_model import BaseModel
 from lmoe_ray.engine.batch import BatchBuilder, Piece
-from lmoe_ray.engine.kv_cache import KVCache
-from lmoe_ray.engine.lora import AdapterBank
-from lmoe_ray.engine.model_runner import ModelRunner
+from lmoe_ray.engine.kv_cache import KVCache, block_size_for
+from lmoe_ray.engine.loaded_model import LoadedModel
 from lmoe_ray.errors import AdapterInert, PackageError
 
 logger = logging.getLogger(__name__)
@@ -27,10 +25,10 @@ NUM_PROBE_TOKENS = 16
 class AdapterProof:
     """Compares an adapter with the base on tokens spread over the vocabulary. Has a cache and bank of its own."""
 
-    def __init__(self, model: BaseModel, *, refuse: bool) -> None:
+    def __init__(self, model: LoadedModel, *, refuse: bool) -> None:
         self._model, self._refuse = model, refuse
-        self._runner = ModelRunner(model)
-        self._builder = BatchBuilder(model, NUM_PROBE_TOKENS)
+        self._block_size = block_size_for(model.device)
+        self._builder = BatchBuilder(model.device, self._block_size)
         self._base_logits: torch.Tensor | None = None
 
     def check(self, weights: AdapterWeights) -> None:
@@ -56,12 +54,16 @@ class AdapterProof:
         logger.warning("adapter inert expert=%s digest=%s problem=%s", weights.name, weights.digest, problem)
 
     def _logits(self, weights: AdapterWeights | None) -> torch.Tensor:
-        shape, device, dtype = self._model.shape, self._model.device, self._model.dtype
-        num_tokens = min(NUM_PROBE_TOKENS, shape.max_positions)
-        cache = KVCache(shape, num_rows=1, max_model_len=num_tokens, dtype=dtype, device=device)
-        bank = AdapterBank(1, rank=1 if weights is None else weights.rank, dtype=dtype, device=device)
+        model, block_size = self._model, self._block_size
+        num_tokens = min(NUM_PROBE_TOKENS, model.max_positions)
+        num_blocks = -(-num_tokens // block_size)
+        cache = KVCache(
+            model.cache_shape, num_blocks=num_blocks, block_size=block_size, dtype=model.dtype, device=model.device
+        )
+        bank = model.make_bank(1, 1 if weights is None else weights.rank)
         if weights is not None:
             bank.load(1, weights)
-        ids = [shape.vocab_size * i // num_tokens for i in range(num_tokens)]
-        piece = Piece(ids, start=0, row=0, adapter_slot=0 if weights is None else 1)
-        return self._runner.run(self._builder.assemble([], [piece], range(num_tokens), bank), cache, bank)
+        ids = [model.vocab_size * i // num_tokens for i in range(num_tokens)]
+        piece = Piece(ids, 0, range(num_blocks), adapter_slot=0 if weights is None else 1)
+        batch = self._builder.assemble([piece], range(num_tokens), num_decode=0)
+        return model.make_runner(cache, bank).run(batch)

@@ -1,8 +1,8 @@
-"""Adapters in host memory: read once, shared, counted, dropped when the last user is gone.
+"""Adapters in host memory: read once, shared, counted; the least recently used go when there are too many.
 
 Reading and checking happen in a worker thread, one adapter after another, so that a new expert does
-not stop those that answer. Sequences hold a count on their adapter from before they queue until
-they finish; an adapter being dropped takes no new ones.
+not stop those that answer. Requests hold a count on their adapter from before they queue until
+they finish; what somebody holds stays, and an adapter being dropped takes no new users.
 """
 
 from __future__ import annotations
@@ -26,17 +26,22 @@ class _Entry:
 
     @property
     def is_usable(self) -> bool:
-        return self.unused is None and self.weights.done() and self.weights.exception() is None
+        return self.unused is None and self.weights.done() and not self.has_failed
+
+    @property
+    def has_failed(self) -> bool:
+        return self.weights.cancelled() or (self.weights.done() and self.weights.exception() is not None)
 
 
 class AdapterStore:
     """Safe to use from any thread. ``read`` turns an expert into checked weights, in a thread of the store."""
 
-    def __init__(self, read: Callable[[Expert], AdapterWeights]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[Expert], AdapterWeights], capacity: int) -> None:
+        """``capacity``: adapters kept; more only while all of them are in use."""
+        self._read, self._capacity = read, capacity
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="lmoe-adapter-reader")
-        self._lock = threading.RLock()  # a read that has failed already reports so while it is being registered
-        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.RLock()  # holding is loading and one thing more
+        self._entries: dict[str, _Entry] = {}  # the first was used longest ago
 
     @property
     def digests(self) -> frozenset[str]:
@@ -54,10 +59,25 @@ class AdapterStore:
             entry = self._entries.get(expert.digest)
             if entry is None:
                 entry = self._entries[expert.digest] = _Entry(expert.name, self._readers.submit(self._read, expert))
-                entry.weights.add_done_callback(lambda future: self._forget_failure(expert.digest, future))
+                self._make_room()
             elif entry.unused is not None:
                 raise NotReady(f"expert {expert.name} (being dropped)")
+            elif entry.has_failed:
+                # Whoever held it meanwhile has yet to let go, so the count stays.
+                entry.weights = self._readers.submit(self._read, expert)
             return entry.weights
+
+    def hold(self, expert: Expert) -> Future[AdapterWeights]:
+        """As :meth:`load`, and count one user from now on: :meth:`release` when done, also if the read fails.
+
+        Raises:
+            NotReady: the adapter is being dropped.
+        """
+        with self._lock:
+            weights = self.load(expert)
+            entry = self._entries[expert.digest] = self._entries.pop(expert.digest)
+            entry.num_users += 1
+            return weights
 
     def weights(self, digest: str) -> AdapterWeights:
         """Weights of an adapter that somebody has acquired."""
@@ -76,11 +96,13 @@ class AdapterStore:
             entry.num_users += 1
 
     def release(self, digest: str) -> None:
+        """Take back one :meth:`acquire` or :meth:`hold`."""
         with self._lock:
             entry = self._entries[digest]
             entry.num_users -= 1
             assert entry.num_users >= 0, f"{digest} released more often than acquired. This is a bug."
             unused = None if entry.num_users else entry.unused
+            self._make_room()
         if unused is not None:
             unused.set_result(None)
 
@@ -105,6 +127,7 @@ class AdapterStore:
     def close(self) -> None:
         self._readers.shutdown(wait=True, cancel_futures=True)
 
-    def _forget_failure(self, digest: str, future: Future[AdapterWeights]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            self.remove(digest)
+    def _make_room(self) -> None:
+        idle = [d for d, e in self._entries.items() if not e.num_users and (e.is_usable or e.has_failed)]
+        for digest in idle[: max(0, len(self._entries) - self._capacity)]:
+            del self._entries[digest]

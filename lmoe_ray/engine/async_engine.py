@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +15,18 @@ from lmoe_ray.domain.package import Expert
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.engine.adapter_store import AdapterStore
-from lmoe_ray.engine.adapter_weights import AdapterWeights, read_adapter
-from lmoe_ray.engine.base_model import choose_device, choose_dtype, load_base_model
+from lmoe_ray.engine.adapter_weights import AdapterWeights
 from lmoe_ray.engine.engine import Engine, EngineStats
 from lmoe_ray.engine.engine_thread import EngineThread
+from lmoe_ray.engine.load_model import load_model
 from lmoe_ray.engine.mailbox import Mailbox
-from lmoe_ray.engine.model_shape import model_shape, read_config
 from lmoe_ray.engine.sequence import Sequence
 from lmoe_ray.engine.stopping import Answer
 from lmoe_ray.engine.tokenizer import Tokenizer
 from lmoe_ray.errors import InvalidField, PromptTooLong
 from lmoe_ray.settings import EngineSettings
 
+DEFAULT_CACHE_DIR = Path("~/.cache/lmoe_ray").expanduser()
 #: Longer prompts are tokenised in a thread, for they would hold up every other stream of the loop.
 MAX_INLINE_CHARS = 16_384
 
@@ -47,20 +48,20 @@ class AsyncEngine:
         prompt_format: PromptFormat = PromptFormat.CHAT,
         memory_fraction: float = 1.0,
         num_threads: int = 1,
+        cache_dir: Path = DEFAULT_CACHE_DIR,
+        overlap: bool | None = None,
     ) -> None:
         """
         Raises:
             ModelSourceError: the folder holds no model this engine can compute.
             SettingsError: the device is too small.
         """
-        device = choose_device(settings.device)
-        shape = model_shape(read_config(model_folder))
-        self.max_model_len = min(settings.max_model_len, shape.max_positions)
         self._settings, self._prompt_format = settings, prompt_format
         self._tokenizer = Tokenizer(model_folder, prompt_format)
-        dtype = choose_dtype(settings.dtype, device)
-        self._model = load_base_model(model_folder, max_model_len=self.max_model_len, dtype=dtype, device=device)
-        self._adapters = AdapterStore(self._read_adapter)
+        self._model = load_model(model_folder, settings, cache_dir / "kernels")
+        self.max_model_len = min(settings.max_model_len, self._model.max_positions)
+        self._adapters = AdapterStore(self._read_adapter, settings.max_host_adapters)
+        self._proven: set[str] = set()
         self._drops: dict[str, asyncio.Task[None]] = {}
         self._engine = Engine(
             self._model,
@@ -69,6 +70,7 @@ class AsyncEngine:
             eos_ids=self._tokenizer.eos_ids,
             max_model_len=self.max_model_len,
             memory_fraction=memory_fraction,
+            overlap=overlap,
         )
         self._thread = EngineThread(self._engine, max_waiting=settings.max_waiting, num_threads=num_threads)
 
@@ -79,6 +81,7 @@ class AsyncEngine:
         """Stop the threads and wait for them; open streams end with :class:`EngineFailed`."""
         self._thread.close()
         self._adapters.close()
+        self._engine.close()
 
     def check_health(self) -> None:
         """
@@ -105,6 +108,20 @@ class AsyncEngine:
             EngineFailed: the thread is dead.
         """
         await asyncio.shield(asyncio.wrap_future(self._adapters.load(expert)))
+
+    @asynccontextmanager
+    async def hold_adapter(self, expert: Expert) -> AsyncGenerator[None, None]:
+        """Keep an adapter in host memory for as long as the block runs, reading it first if need be.
+
+        Raises:
+            As :meth:`load_adapter`.
+        """
+        weights = self._adapters.hold(expert)
+        try:
+            await asyncio.shield(asyncio.wrap_future(weights))
+            yield
+        finally:
+            self._adapters.release(expert.digest)
 
     async def drop_adapter(self, digest: str) -> None:
         """Take no new requests for an adapter, wait for those in flight, free its memory.
@@ -161,20 +178,22 @@ class AsyncEngine:
         room = self.max_model_len - len(prompt_ids)
         if room < 1:
             raise PromptTooLong(len(prompt_ids), self.max_model_len)
-        vocab_size = self._model.shape.vocab_size
+        vocab_size = self._model.vocab_size
         if strangers := [token_id for token_id, _ in wishes.logit_bias if not 0 <= token_id < vocab_size]:
             raise InvalidField("logit_bias", f"token {strangers[0]} is not in the vocabulary of {vocab_size}")
+        max_new_tokens = min(wishes.max_tokens or room, room)
         return Sequence(
             request_id=request.request_id,
             prompt_ids=prompt_ids,
             sampling=wishes,
-            answer=self._make_answer(request, len(prompt_ids), room),
+            answer=self._make_answer(request, len(prompt_ids), max_new_tokens),
+            max_new_tokens=max_new_tokens,
             seed=secrets.randbits(63) if wishes.seed is None else wishes.seed,
             adapter_digest=adapter_digest,
             choices=tuple(tuple(self._tokenizer.encode_choice(choice)) for choice in wishes.choices),
         )
 
-    def _make_answer(self, request: GenerateRequest, num_prompt_tokens: int, room: int) -> Answer:
+    def _make_answer(self, request: GenerateRequest, num_prompt_tokens: int, max_new_tokens: int) -> Answer:
         wishes = request.sampling
         stops = wishes.stop
         if wishes.use_default_stops and request.prompt is None:
@@ -183,7 +202,7 @@ class AsyncEngine:
         return Answer(
             self._tokenizer.detokenizer(),
             num_prompt_tokens=num_prompt_tokens,
-            max_new_tokens=min(wishes.max_tokens or room, room),
+            max_new_tokens=max_new_tokens,
             eos_ids=() if wishes.ignore_eos and not wishes.choices else self._tokenizer.eos_ids,
             stops=() if wishes.choices else stops,
         )
@@ -203,8 +222,8 @@ class AsyncEngine:
         return mailbox
 
     def _read_adapter(self, expert: Expert) -> AdapterWeights:
-        weights = read_adapter(
-            expert, self._model.shape, max_rank=self._settings.max_lora_rank, dtype=self._model.dtype
-        )
-        self._thread.call(lambda engine: engine.prove(weights)).result()
+        weights = self._model.read_adapter(expert, self._settings.max_lora_rank)
+        if expert.digest not in self._proven:
+            self._thread.call(lambda engine: engine.prove(weights)).result()
+            self._proven.add(expert.digest)
         return weights

@@ -1,41 +1,35 @@
 """A base model's weights on one device: read once, never written.
 
-On a CPU the weights stay where they are on disk: memory-mapped, and so shared by all replicas of a
-machine, unless the dtype must change.
+Linears that read the same input are stored as one matrix. Each weight is handed over as the
+checkpoint has it, because a linear may keep it in a narrower form than it computes in.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from lmoe_ray.engine.checkpoint import Checkpoint
-from lmoe_ray.engine.model_shape import ATTENTION_LINEARS, LINEARS, ModelShape, model_shape, read_config
+from lmoe_ray.engine.linear import Linear, LinearFactory
+from lmoe_ray.engine.model_shape import ATTENTION_LINEARS, GROUPS, ModelShape, model_shape, read_config
+from lmoe_ray.engine.quantised_linear import QuantisedFactory
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """``x @ weight.T + bias``, ``weight [out, in]``: the seam for faster implementations."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None = None
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.weight, self.bias)
+#: Layers read at once: one thread alone does not keep a disk, or the way to a GPU, busy.
+NUM_READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder layer's weights; ``linears`` by the names in ``LINEARS``."""
+    """One decoder layer's weights; ``linears`` by the names in ``GROUPS``."""
 
     linears: dict[str, Linear]
     attention_norm: torch.Tensor
@@ -47,7 +41,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """Weights and tables on one device; read-only. ``cos`` and ``sin`` are ``[max_model_len, head_dim]``."""
+    """Weights and tables on one device; read-only.
+
+    Attributes:
+        embedding: ``[vocab_size, hidden_size]`` in the checkpoint's dtype.
+        cos, sin: rotation by position, ``[num_positions, head_dim]``.
+        dtype: of activations, keys and values.
+    """
 
     shape: ModelShape
     layers: tuple[Layer, ...]
@@ -62,10 +62,9 @@ class BaseModel:
 
     @property
     def weight_bytes(self) -> int:
-        """Memory of the linears and embeddings."""
+        """Memory of linears and embeddings."""
         linears = [linear for layer in self.layers for linear in layer.linears.values()]
-        tensors = {id(t): t for t in (self.embedding, self.lm_head.weight, *(linear.weight for linear in linears))}
-        return sum(t.nbytes for t in tensors.values())
+        return self.embedding.nbytes + sum(linear.num_bytes for linear in (self.lm_head, *linears))
 
 
 def choose_device(setting: str) -> torch.device:
@@ -87,58 +86,93 @@ def choose_dtype(setting: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def load_base_model(folder: Path, *, max_model_len: int, dtype: torch.dtype, device: torch.device) -> BaseModel:
-    """Read the weights; costs no copy on a CPU if the checkpoint has this dtype.
+def load_base_model(
+    folder: Path, *, max_model_len: int, dtype: torch.dtype, device: torch.device, quantization: str = "none"
+) -> BaseModel:
+    """Read the weights, several layers at a time.
 
     Raises:
         ModelSourceError: a tensor is missing, left over or of the wrong shape.
+        SettingsError: the quantisation needs a library that is not installed.
     """
     config = read_config(folder)
     shape = model_shape(config)
-    tensors = Checkpoint(folder, dtype, device)
+    tensors = Checkpoint(folder, device)
     embedding = tensors.take("model.embed_tokens.weight", (shape.vocab_size, shape.hidden_size))
-    layers = tuple(_take_layer(tensors, shape, index) for index in range(shape.num_layers))
-    final_norm = tensors.take("model.norm.weight", (shape.hidden_size,))
+    reader = _LayerReader(tensors, shape, dtype, quantization)
+    with ThreadPoolExecutor(NUM_READERS, thread_name_prefix="lmoe-layer-reader") as readers:
+        layers = tuple(readers.map(reader.layer, range(shape.num_layers)))
+    final_norm = reader.norm("model.norm.weight", shape.hidden_size)
     if shape.is_tied:
         tensors.ignore("lm_head.weight")
-        lm_head = embedding
+        head = embedding
     else:
-        lm_head = tensors.take("lm_head.weight", (shape.vocab_size, shape.hidden_size))
+        head = tensors.take("lm_head.weight", (shape.vocab_size, shape.hidden_size))
     tensors.close()
     rotary = LlamaRotaryEmbedding(config)
-    cos, sin = rotary(torch.empty(0, dtype=dtype), torch.arange(max_model_len)[None])
+    num_positions = min(max_model_len, shape.max_positions)
+    cos, sin = rotary(torch.empty(0, dtype=dtype), torch.arange(num_positions)[None])
     logger.info("base model loaded folder=%s type=%s dtype=%s device=%s", folder, config.model_type, dtype, device)
     return BaseModel(
         shape=shape,
         layers=layers,
         embedding=embedding,
         final_norm=final_norm,
-        lm_head=Linear(lm_head),
-        cos=cos[0].to(device),
-        sin=sin[0].to(device),
+        lm_head=reader.make_linear(head),
+        cos=cos[0].to(device).contiguous(),
+        sin=sin[0].to(device).contiguous(),
         activation=ACT2FN[shape.activation],
         dtype=dtype,
         device=device,
     )
 
 
-def _take_layer(tensors: Checkpoint, shape: ModelShape, index: int) -> Layer:
-    prefix = f"model.layers.{index}"
+class _LayerReader:
+    """Takes a layer's tensors out of a checkpoint and joins those that are computed as one."""
 
-    def norm(name: str, size: int) -> torch.Tensor:
-        return tensors.take(f"{prefix}.{name}.weight", (size,))
+    def __init__(self, tensors: Checkpoint, shape: ModelShape, dtype: torch.dtype, quantization: str) -> None:
+        self._tensors, self._shape, self._dtype = tensors, shape, dtype
+        sample = tensors.peek("model.layers.0.mlp.gate_proj.weight", shape.linear("gate_proj"))
+        self.make_linear = LinearFactory(sample, dtype)
+        is_quantised = quantization != "none"
+        self._make_inner = QuantisedFactory(quantization, dtype) if is_quantised else self.make_linear
 
-    def linear(name: str) -> Linear:
-        place = f"{prefix}.{'self_attn' if name in ATTENTION_LINEARS else 'mlp'}.{name}"
-        out_features, in_features = shape.linear(name)
-        bias = tensors.take(f"{place}.bias", (out_features,)) if name in shape.biased else None
-        return Linear(tensors.take(f"{place}.weight", (out_features, in_features)), bias)
+    def layer(self, index: int) -> Layer:
+        prefix, shape = f"model.layers.{index}", self._shape
+        return Layer(
+            linears={group: self._group(prefix, names) for group, names in GROUPS.items()},
+            attention_norm=self.norm(f"{prefix}.input_layernorm.weight", shape.hidden_size),
+            mlp_norm=self.norm(f"{prefix}.post_attention_layernorm.weight", shape.hidden_size),
+            q_norm=self.norm(f"{prefix}.self_attn.q_norm.weight", shape.head_dim) if shape.has_qk_norm else None,
+            k_norm=self.norm(f"{prefix}.self_attn.k_norm.weight", shape.head_dim) if shape.has_qk_norm else None,
+            window=shape.windows[index],
+        )
 
-    return Layer(
-        linears={name: linear(name) for name in LINEARS},
-        attention_norm=norm("input_layernorm", shape.hidden_size),
-        mlp_norm=norm("post_attention_layernorm", shape.hidden_size),
-        q_norm=norm("self_attn.q_norm", shape.head_dim) if shape.has_qk_norm else None,
-        k_norm=norm("self_attn.k_norm", shape.head_dim) if shape.has_qk_norm else None,
-        window=shape.windows[index],
-    )
+    def norm(self, name: str, size: int) -> torch.Tensor:
+        weight = self._tensors.take(name, (size,))
+        return (
+            (weight.float() + self._shape.norm_offset).to(self._dtype)
+            if self._shape.norm_offset
+            else weight.to(self._dtype)
+        )
+
+    def _group(self, prefix: str, names: tuple[str, ...]) -> Linear:
+        weights, biases = [], []
+        for name in names:
+            place = f"{prefix}.{'self_attn' if name in ATTENTION_LINEARS else 'mlp'}.{name}"
+            out_features, in_features = self._shape.linear(name)
+            weights.append(self._tensors.take(f"{place}.weight", (out_features, in_features)))
+            has_bias = name in self._shape.biased
+            biases.append(self._tensors.take(f"{place}.bias", (out_features,)) if has_bias else None)
+        return self._make_inner(_join(weights), _join_biases(biases, weights))
+
+
+def _join(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def _join_biases(biases: list[torch.Tensor | None], weights: list[torch.Tensor]) -> torch.Tensor | None:
+    """Linears without a bias get zeros if others of their group have one."""
+    if all(bias is None for bias in biases):
+        return None
+    return _join([w.new_zeros(len(w)) if bias is None else bias for bias, w in zip(biases, weights, strict=True)])

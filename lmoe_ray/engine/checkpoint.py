@@ -1,4 +1,4 @@
-"""The safetensors files of a model folder, memory-mapped. Every tensor must find its place.
+"""The safetensors files of a model folder, memory-mapped or read straight to a GPU. Every tensor must find its place.
 
 A bias dropped in silence would only show as worse answers, so tensors left over are refused as
 well as tensors missing.
@@ -19,18 +19,25 @@ from lmoe_ray.errors import ModelSourceError
 class Checkpoint:
     """Each tensor is taken once, then :meth:`close`."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-        self._folder, self._dtype, self._device = folder, dtype, device
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._folder, self._device = folder, device
         self._files: dict[str, Any] = {}
         for path in _weight_files(folder):
             try:
-                file: Any = safe_open(path, framework="pt")
+                file: Any = safe_open(path, framework="pt", device=str(device))
             except (OSError, SafetensorError) as exc:
                 raise ModelSourceError(str(folder), f"{path.name} cannot be read: {exc}") from exc
             self._files |= dict.fromkeys(file.keys(), file)
 
     def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        file = self._files.pop(name, None)
+        """A tensor in the file's own dtype, on the device; safe to call from several threads."""
+        tensor = self.peek(name, shape)
+        del self._files[name]
+        return tensor
+
+    def peek(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """A tensor that will be taken later."""
+        file = self._files.get(name)
         if file is None:
             raise ModelSourceError(str(self._folder), f"has no tensor {name!r}; the checkpoint is incomplete")
         tensor: torch.Tensor = file.get_tensor(name)
@@ -38,7 +45,7 @@ class Checkpoint:
             raise ModelSourceError(
                 str(self._folder), f"tensor {name!r} has shape {tuple(tensor.shape)}, config.json asks for {shape}"
             )
-        return tensor.to(device=self._device, dtype=self._dtype)
+        return tensor
 
     def ignore(self, name: str) -> None:
         self._files.pop(name, None)

@@ -1,56 +1,78 @@
 """The loop's one turn: schedule, run, sample, commit. Owned by a single thread.
 
-Everything that changes while answers are computed lives here: sequences, cache rows, adapter slots
+Everything that changes while answers are computed lives here: sequences, cache blocks, adapter slots
 and the bank. Nothing in it is shared, so nothing in it is locked.
+
+On a GPU the next step is launched before the last one's tokens are read, so that the device computes
+while the host finds out what they mean. On a CPU both are the same processor and take turns.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
+from lmoe_ray.engine.adapter_loader import AdapterLoader
 from lmoe_ray.engine.adapter_proof import AdapterProof
 from lmoe_ray.engine.adapter_slots import AdapterSlots
 from lmoe_ray.engine.adapter_store import AdapterStore
 from lmoe_ray.engine.adapter_weights import AdapterWeights
-from lmoe_ray.engine.base_model import BaseModel
 from lmoe_ray.engine.batch import BatchBuilder
-from lmoe_ray.engine.kv_cache import KVCache, count_rows
-from lmoe_ray.engine.logits import LogitsProcessors
-from lmoe_ray.engine.lora import AdapterBank, bank_bytes
+from lmoe_ray.engine.block_manager import BlockManager
+from lmoe_ray.engine.kv_cache import KVCache, block_bytes, block_size_for, blocks_within, cache_budget
+from lmoe_ray.engine.loaded_model import LoadedModel
+from lmoe_ray.engine.logits import LogitsProcessors, SampleRow
 from lmoe_ray.engine.mailbox import Letter, Mailbox, deliver
-from lmoe_ray.engine.model_runner import ModelRunner
-from lmoe_ray.engine.sampler import Picked, Sampler
-from lmoe_ray.engine.scheduler import Scheduler, Step
+from lmoe_ray.engine.sampler import Sampled, Sampler
+from lmoe_ray.engine.scheduler import Scheduler
 from lmoe_ray.engine.sequence import Sequence
+from lmoe_ray.engine.step import Step
 from lmoe_ray.errors import EngineFailed
 from lmoe_ray.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
+#: How long the thread may wait for an adapter before it looks for orders again.
+LOAD_WAIT_S = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters since the start (``…_tokens``, ``num_steps``) and the state after the last step.
+    """Counters since the start (``…_tokens``, ``num_steps``, ``num_preempted``) and the state after the last step.
 
     Attributes:
-        num_waiting: sequences without a cache row yet.
-        num_rows: cache rows in all; ``num_free_rows`` of them are not in use.
+        num_waiting: sequences that wait to be admitted.
+        num_rows: sequences that can run at once; ``num_free_rows`` of these places are not taken.
+        num_blocks: cache blocks in all; ``num_free_blocks`` of them can be had, those that keep prefixes included.
         adapters_on_device: digests, sorted; those in use and those kept for later.
         num_pinned_adapters: how many of these are in use.
+        cached_tokens: prompt tokens that were not computed because their prefix was in the cache.
     """
 
     num_running: int = 0
     num_waiting: int = 0
     num_rows: int = 0
     num_free_rows: int = 0
+    num_blocks: int = 0
+    num_free_blocks: int = 0
     adapters_on_device: tuple[str, ...] = ()
     num_pinned_adapters: int = 0
     num_steps: int = 0
+    num_preempted: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     generated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A step the device has been told to compute."""
+
+    step: Step
+    sampled: Sampled
+    row_of: dict[Sequence, int]
+    began_s: float
 
 
 class Engine:
@@ -58,48 +80,48 @@ class Engine:
 
     def __init__(
         self,
-        model: BaseModel,
+        model: LoadedModel,
         settings: EngineSettings,
         adapters: AdapterStore,
         *,
         eos_ids: frozenset[int],
         max_model_len: int,
         memory_fraction: float,
+        overlap: bool | None = None,
     ) -> None:
-        """
+        """``overlap``: launch a step before the last one's tokens are read; ``None``: on a GPU.
+
         Raises:
-            SettingsError: the GPU's share does not hold one sequence of ``max_model_len`` tokens.
+            SettingsError: the device's share does not hold one sequence of ``max_model_len`` tokens.
         """
-        size = bank_bytes(model.shape, settings.max_adapters, settings.max_lora_rank, model.dtype)
-        self._num_rows = count_rows(
-            model,
-            max_num_seqs=settings.max_num_seqs,
-            max_model_len=max_model_len,
-            bank_bytes=size,
-            memory_fraction=memory_fraction,
-        )
-        self._cache = KVCache(
-            model.shape, num_rows=self._num_rows, max_model_len=max_model_len, dtype=model.dtype, device=model.device
-        )
-        self._bank = AdapterBank(settings.max_adapters, rank=1, dtype=model.dtype, device=model.device)
+        self._max_num_seqs = settings.max_num_seqs
+        cache = _make_cache(model, settings, max_model_len, memory_fraction)
+        bank = model.make_bank(settings.max_adapters, settings.max_lora_rank)
         self._adapters = adapters
         self._adapter_slots = AdapterSlots(settings.max_adapters)
+        self._loader = AdapterLoader(bank, adapters.weights, model.device)
+        self._blocks = BlockManager(cache.num_blocks, cache.block_size)
         self._scheduler = Scheduler(
-            num_rows=self._num_rows,
-            max_batch_tokens=settings.max_batch_tokens,
+            blocks=self._blocks,
             adapter_slots=self._adapter_slots,
+            max_num_seqs=settings.max_num_seqs,
+            max_batch_tokens=settings.max_batch_tokens,
+            step_target_s=settings.step_target_ms / 1000,
         )
-        self._builder = BatchBuilder(model, max_model_len)
-        self._runner = ModelRunner(model)
-        self._sampler = Sampler(LogitsProcessors(model.shape.vocab_size, eos_ids, model.device))
+        self._builder = BatchBuilder(model.device, cache.block_size)
+        self._runner = model.make_runner(cache, bank)
+        self._sampler = Sampler(LogitsProcessors(model.vocab_size, eos_ids, model.device))
         self._proof = AdapterProof(model, refuse=settings.adapter_check == "refuse")
+        self._overlap = model.device.type == "cuda" if overlap is None else overlap
+        self._launched: _Launched | None = None
         self._mailboxes: dict[Sequence, Mailbox] = {}
         self._num_steps = self._prompt_tokens = self._generated_tokens = 0
+        self._last_done_s = 0.0
         self.stats = self._count()
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
+        return self._scheduler.has_work or self._launched is not None
 
     @property
     def num_waiting(self) -> int:
@@ -127,29 +149,57 @@ class Engine:
 
     def forget_adapter(self, digest: str) -> None:
         """Free the slot of an adapter nobody uses any more."""
+        while self._loader.is_busy:
+            self._loader.wait(LOAD_WAIT_S)
+            self._take_loaded()
         self._adapter_slots.forget(digest)
         self.stats = self._count()
 
     def step(self) -> None:
         """Compute one token for every sequence whose prompt is done, and prompt chunks with what is left."""
+        self._take_loaded()
         step = self._scheduler.schedule()
-        for move in step.moves:
-            self._cache.move_row(move.source, move.target, move.num_tokens)
-        for load in step.loads:
-            self._bank.load(load.slot, self._adapters.weights(load.digest))
-        logits = self._runner.run(self._builder.build(step, self._bank), self._cache, self._bank)
-        self._commit(step, self._sampler.sample(logits, step.sampled))
+        self._loader.start(self._scheduler.take_orders())
+        launched = None if step is None else self._launch(step)
+        if self._overlap:
+            launched, self._launched = self._launched, launched
+        if launched is not None:
+            self._commit(launched)
+        elif step is None and self._loader.is_busy:
+            self._loader.wait(LOAD_WAIT_S)
+
+    def close(self) -> None:
+        self._loader.close()
 
     def fail(self, failure: EngineFailed) -> None:
         """End every open stream with an error of its own: a shared one would collect all their tracebacks."""
         deliver((mailbox, EngineFailed(failure.reason)) for mailbox in self._mailboxes.values())
         self._mailboxes.clear()
 
-    def _commit(self, step: Step, picked: Rows[Picked]) -> None:
-        letters: list[Letter] = []
-        finished = []
-        for sequence, pick in zip(step.sampled, picked, strict=True):
+    def _take_loaded(self) -> None:
+        for digest in self._loader.take_loaded():
+            self._scheduler.mark_loaded(digest)
+
+    def _launch(self, step: Step) -> _Launched:
+        began_s = time.perf_counter()
+        before = self._launched
+        batch = self._builder.build(step, before.row_of if before else {}, before.sampled.token_ids if before else None)
+        logits = self._runner.run(batch)
+        rows = [SampleRow(s, len(s.output_ids) + s.num_in_flight) for s in step.sampled]
+        sampled = self._sampler.sample(logits, rows)
+        for sequence in step.sampled:
+            sequence.num_in_flight += 1
+        return _Launched(step, sampled, {s: row for row, s in enumerate(step.sampled)}, began_s)
+
+    def _commit(self, launched: _Launched) -> None:
+        """Read the step's tokens and pass them on; forget those of sequences that ended meanwhile."""
+        step, letters, finished = launched.step, list[Letter](), list[Sequence]()
+        for sequence, pick in zip(step.sampled, launched.sampled.read(), strict=True):
+            if not sequence.is_running:
+                continue
+            sequence.num_in_flight -= 1
             sequence.output_ids.append(pick.token_id)
+            self._generated_tokens += 1
             sequence.first_token_at_s = sequence.first_token_at_s or time.monotonic()
             delta = sequence.answer.push(pick.token_id, pick.logprob)
             if delta is None:
@@ -159,15 +209,20 @@ class Engine:
                 finished.append(sequence)
                 self._let_go(sequence, delta.finish_reason)
         self._scheduler.commit(step, finished)
-        self._num_steps += 1
-        self._generated_tokens += len(picked)
-        self._prompt_tokens += sum(chunk.num_tokens for chunk in step.prefill)
+        self._observe(launched)
         self.stats = self._count()
         deliver(letters)
         for sequence in finished:
             del self._mailboxes[sequence]
         for sequence in [s for s, mailbox in self._mailboxes.items() if mailbox.is_abandoned]:
             self.abort(sequence)
+
+    def _observe(self, launched: _Launched) -> None:
+        now_s = time.perf_counter()
+        self._scheduler.observe(launched.step, now_s - max(launched.began_s, self._last_done_s))
+        self._last_done_s = now_s
+        self._num_steps += 1
+        self._prompt_tokens += launched.step.num_prompt_tokens
 
     def _let_go(self, sequence: Sequence, reason: str) -> None:
         if sequence.adapter_digest is not None:
@@ -187,11 +242,25 @@ class Engine:
         return EngineStats(
             num_running=self._scheduler.num_running,
             num_waiting=self._scheduler.num_waiting,
-            num_rows=self._num_rows,
+            num_rows=self._max_num_seqs,
             num_free_rows=self._scheduler.num_free_rows,
+            num_blocks=self._blocks.num_blocks,
+            num_free_blocks=self._blocks.num_free,
             adapters_on_device=tuple(sorted(self._adapter_slots.resident)),
             num_pinned_adapters=self._adapter_slots.num_pinned,
             num_steps=self._num_steps,
+            num_preempted=self._scheduler.num_preempted,
             prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._blocks.num_hit_tokens,
             generated_tokens=self._generated_tokens,
         )
+
+
+def _make_cache(model: LoadedModel, settings: EngineSettings, max_model_len: int, memory_fraction: float) -> KVCache:
+    block_size, dtype, device = block_size_for(model.device), model.dtype, model.device
+    used_bytes = model.weight_bytes + model.bank_bytes(settings.max_adapters, settings.max_lora_rank)
+    budget_bytes = cache_budget(device, memory_fraction, used_bytes, int(settings.cpu_cache_gib * (1 << 30)))
+    num_blocks = blocks_within(
+        budget_bytes, block_bytes(model.cache_shape, block_size, dtype), block_size, max_model_len
+    )
+    return KVCache(model.cache_shape, num_blocks=num_blocks, block_size=block_size, dtype=dtype, device=device)

@@ -1,8 +1,9 @@
-"""Keys and values of every running sequence: one row per sequence, as long as the context.
+"""Keys and values of every running sequence, in blocks of a few tokens.
 
-Per layer ``[num_rows, num_kv_heads, max_model_len, head_dim]``, once for keys and once for values.
-Rows ``0 … num_running - 1`` are in use, so decoding reads a slice and copies nothing. On a CPU a
-row costs memory only as far as it was written; on a GPU the number of rows is what fits.
+Once for keys and once for values, per layer: on a CPU ``[num_blocks, num_kv_heads, block_size, head_dim]``,
+so that what one head reads lies together; on a GPU ``[num_blocks, block_size, num_kv_heads, head_dim]``, as
+FlashAttention's pages are. A token's place is its cache slot, ``block * block_size + offset``. Which
+block belongs to whom is the block manager's business. On a CPU a block costs memory from its first use on.
 """
 
 from __future__ import annotations
@@ -11,74 +12,90 @@ import logging
 
 import torch
 
-from lmoe_ray.engine.base_model import BaseModel
 from lmoe_ray.engine.lazy_memory import lazy_zeros
-from lmoe_ray.engine.model_shape import ModelShape
+from lmoe_ray.engine.model_shape import CacheShape
 from lmoe_ray.errors import SettingsError
 
 logger = logging.getLogger(__name__)
 
-#: Kept free on a GPU for activations, logits and the allocator's fragments.
-RESERVE_BYTES = 1 << 30
+#: Kept free on a GPU for CUDA itself, activations, logits, graphs, the scratch block and the allocator's fragments.
+RESERVE_BYTES = 2 << 30
+#: Small blocks waste less and share shorter prefixes; FlashAttention reads pages of a multiple of 256.
+CPU_BLOCK_SIZE, CUDA_BLOCK_SIZE = 16, 256
 
 
 class KVCache:
-    """``keys[layer]`` and ``values[layer]``: ``[num_rows, num_kv_heads, max_model_len, head_dim]``."""
+    """``keys[layer]`` and ``values[layer]``, laid out as the device wants it.
+
+    Attributes:
+        scratch_block: one block beyond those that sequences own, for rows that only fill up a batch.
+    """
 
     def __init__(
-        self, shape: ModelShape, *, num_rows: int, max_model_len: int, dtype: torch.dtype, device: torch.device
+        self, shape: CacheShape, *, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        size = (num_rows, shape.num_kv_heads, max_model_len, shape.head_dim)
-        self.num_rows = num_rows
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.scratch_block = num_blocks
+        self._is_by_head = device.type == "cpu"
+        inner = (shape.num_kv_heads, block_size) if self._is_by_head else (block_size, shape.num_kv_heads)
+        size = (num_blocks + 1, *inner, shape.head_dim)
         self.keys = [lazy_zeros(size, dtype, device) for _ in range(shape.num_layers)]
         self.values = [lazy_zeros(size, dtype, device) for _ in range(shape.num_layers)]
 
-    def write(
-        self, layer: int, rows: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
-    ) -> None:
-        """Store ``keys`` and ``values`` ``[num_tokens, num_kv_heads, head_dim]``; one row and position per token."""
-        self.keys[layer][rows, :, positions] = keys
-        self.values[layer][rows, :, positions] = values
+    def write(self, layer: int, cache_slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Store ``keys`` and ``values`` ``[num_tokens, num_kv_heads, head_dim]`` at ``cache_slots [num_tokens]``."""
+        at = (cache_slots // self.block_size, cache_slots % self.block_size)
+        for cache, tokens in ((self.keys[layer], keys), (self.values[layer], values)):
+            by_token = cache.transpose(1, 2) if self._is_by_head else cache
+            by_token[at] = tokens
 
-    def move_row(self, source: int, target: int, num_tokens: int) -> None:
-        """Copy the first ``num_tokens`` tokens of a row over another row."""
-        for cache in (*self.keys, *self.values):
-            cache[target, :, :num_tokens] = cache[source, :, :num_tokens]
-
-
-def row_bytes(shape: ModelShape, max_model_len: int, dtype: torch.dtype) -> int:
-    """Memory of one row over all layers."""
-    return 2 * shape.num_layers * shape.num_kv_heads * max_model_len * shape.head_dim * dtype.itemsize
+    def read(self, layer: int, tables: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of the blocks in ``tables [n, widest]``: ``[n, num_kv_heads, widest * block_size, head_dim]``."""
+        keys, values = (
+            cache[layer][tables].transpose(1, 2) if self._is_by_head else cache[layer][tables].movedim(3, 1)
+            for cache in (self.keys, self.values)
+        )
+        return keys.flatten(2, 3), values.flatten(2, 3)
 
 
-def count_rows(
-    model: BaseModel, *, max_num_seqs: int, max_model_len: int, bank_bytes: int, memory_fraction: float
-) -> int:
-    """Rows to allocate: ``max_num_seqs``, or fewer if this process's share of the GPU holds no more.
+def block_size_for(device: torch.device) -> int:
+    return CUDA_BLOCK_SIZE if device.type == "cuda" else CPU_BLOCK_SIZE
+
+
+def block_bytes(shape: CacheShape, block_size: int, dtype: torch.dtype) -> int:
+    """Memory of one block over all layers."""
+    return 2 * shape.num_layers * block_size * shape.num_kv_heads * shape.head_dim * dtype.itemsize
+
+
+def cache_budget(device: torch.device, memory_fraction: float, used_bytes: int, cpu_cache_bytes: int) -> int:
+    """Bytes for the cache: on a CPU the setting's, on a GPU what this process's share of it leaves.
 
     The budget counts this process only: on a shared GPU, device-wide free memory would subtract a
     neighbour that starts at the same moment.
 
-    Raises:
-        SettingsError: not even one row fits.
+    Args:
+        used_bytes: of weights and adapters.
     """
-    if model.device.type == "cpu":
-        return max_num_seqs
-    total_bytes = torch.cuda.get_device_properties(model.device).total_memory
-    budget_bytes = int(total_bytes * min(memory_fraction, 1.0)) - model.weight_bytes - bank_bytes - RESERVE_BYTES
-    return rows_within(budget_bytes, row_bytes(model.shape, max_model_len, model.dtype), max_num_seqs, max_model_len)
+    if device.type == "cpu":
+        return cpu_cache_bytes
+    total_bytes = torch.cuda.get_device_properties(device).total_memory
+    return int(total_bytes * min(memory_fraction, 1.0)) - used_bytes - RESERVE_BYTES
 
 
-def rows_within(budget_bytes: int, bytes_per_row: int, max_num_seqs: int, max_model_len: int) -> int:
-    """How many rows a budget holds, ``1 … max_num_seqs``."""
-    num_rows = min(max_num_seqs, budget_bytes // bytes_per_row)
-    if num_rows < 1:
+def blocks_within(budget_bytes: int, bytes_per_block: int, block_size: int, max_model_len: int) -> int:
+    """How many blocks a budget holds; at least those of one whole sequence.
+
+    Raises:
+        SettingsError: it does not hold them.
+    """
+    num_blocks = budget_bytes // bytes_per_block
+    num_needed = -(-max_model_len // block_size)
+    if num_blocks < num_needed:
         raise SettingsError(
             "engine.max_model_len",
-            f"one sequence of {max_model_len} tokens needs {bytes_per_row >> 20} MiB of cache, and "
-            f"{max(budget_bytes, 0) >> 20} MiB are left beside weights and adapters; lower max_model_len, "
-            "max_adapters or max_lora_rank, or raise gpu_fraction",
+            f"one sequence of {max_model_len} tokens needs {num_needed * bytes_per_block >> 20} MiB of cache, and "
+            f"{max(budget_bytes, 0) >> 20} MiB are there beside weights and adapters; lower max_model_len, "
+            "max_adapters or max_lora_rank, or raise cpu_cache_gib or gpu_fraction",
         )
-    if num_rows < max_num_seqs:
-        logger.warning("cache rows reduced max_num_seqs=%d num_rows=%d", max_num_seqs, num_rows)
-    return num_rows
+    logger.info("cache blocks=%d tokens=%d mib=%d", num_blocks, num_blocks * block_size, budget_bytes >> 20)
+    return num_blocks

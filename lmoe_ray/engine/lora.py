@@ -1,127 +1,108 @@
-"""Many adapters over one base in one forward pass: the adapter bank.
+"""The adapter bank: every adapter that is on the device, in one allocation, and the update they add.
 
-For each linear, ``A [num_slots, rank, in]`` and ``B [num_slots, rank, out]`` of all adapters lie
-stacked, so the adapters of a batch are one tall matrix: ``h = x A.T`` for all of them at once, zero
-what belongs to another token's adapter, ``y += h B``. That is exact, needs no sorting of tokens and
-no copy of weights, and costs two dense products whatever mixture the batch holds.
-
-Measured against gathering ``A[slot]`` per token (Punica's BGMV, Chen et al. 2023, arXiv:2310.18547,
-in plain tensors): 2 times faster with six adapters and 32 sequences on one CPU core.
+Linears of one group share their input, so their A matrices lie together: ``A [num_slots, places * rank, in]``
+for a group, ``B [num_slots, rank, out]`` for each of its linears. Slot 0, the base, takes no memory:
+slot ``s`` is stacked at ``s - 1``. How tokens of different adapters meet these matrices is up to the
+layer's operators: row by row in a CPU's kernel, as stacked or grouped products on a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-from lmoe_ray.engine.adapter_weights import AdapterWeights, Place
+from lmoe_ray.engine.adapter_weights import AdapterWeights
 from lmoe_ray.engine.lazy_memory import lazy_zeros
-from lmoe_ray.engine.model_shape import LINEARS, ModelShape
+from lmoe_ray.engine.model_shape import GROUPS, LINEARS, ModelShape
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterMix:
-    """Which adapters the tokens of one batch use.
+class LinearAdapters:
+    """All adapters of one linear.
 
     Attributes:
-        present: adapter slots in use, without the base's 0.
-        stack: what to take of the bank: a slice where the slots lie close together, else indices.
-        mask: ``[num_tokens, len(stack) * rank]``, 1 where the token uses that adapter, else 0;
-            ``None`` if all tokens use one adapter.
+        a: ``[num_slots, rank, in]``, a part of its group's stack.
+        b: ``[num_slots, rank, out]``.
+        ranks: ``[num_slots + 1]``, int64, on the host, by adapter slot; 0: not touched by that adapter.
     """
-
-    present: frozenset[int]
-    stack: slice | torch.Tensor
-    mask: torch.Tensor | None
-
-
-@dataclass(slots=True)
-class _Pair:
-    """Stacked matrices of one linear, and which slots hold something in it."""
 
     a: torch.Tensor
     b: torch.Tensor
-    slots: set[int] = field(default_factory=set)
+    ranks: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAdapters:
+    """All adapters of one group of linears, ``a [num_slots, num_linears * rank, in]``."""
+
+    a: torch.Tensor
+    linears: tuple[LinearAdapters, ...]
 
 
 class AdapterBank:
-    """All adapters on one device. Slot 0, the base, takes no memory: slot ``s`` is stacked at ``s - 1``.
+    """Written between steps by :meth:`load`, read by every step.
 
-    ``rank`` is that of the widest adapter seen so far; narrower ones are padded with zeros. A wider
-    one makes the bank grow once, up to the limit that ``bank_bytes`` counts with.
+    Attributes:
+        rank: of the widest adapter that fits; narrower ones are padded with zeros.
+        groups: by ``(layer, name of the group)``.
     """
 
-    def __init__(self, num_slots: int, *, rank: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._num_slots = num_slots
-        self._dtype, self._device = dtype, device
-        self._pairs: dict[Place, _Pair] = {}
-        self.rank = rank
+    def __init__(
+        self, shape: ModelShape, num_slots: int, rank: int, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.num_slots, self.rank = num_slots, rank
+        memory = lazy_zeros((bank_bytes(shape, num_slots, rank, dtype) // dtype.itemsize,), dtype, device)
+        self._ranks = {
+            (layer, name): torch.zeros(num_slots + 1, dtype=torch.int64)
+            for layer in range(shape.num_layers)
+            for name in LINEARS
+        }
+        self._at = 0
+        self.groups = {
+            (layer, group): self._carve(memory, shape, layer, group)
+            for layer in range(shape.num_layers)
+            for group in GROUPS
+        }
+        self._linears = {
+            (layer, name): linear
+            for (layer, group), adapters in self.groups.items()
+            for name, linear in zip(GROUPS[group], adapters.linears, strict=True)
+        }
 
     def load(self, slot: int, weights: AdapterWeights) -> None:
         """Write an adapter over whatever the slot held."""
-        if weights.rank > self.rank:
-            self._grow(weights.rank)
-        self.unload(slot)
-        for place, (a, b) in weights.matrices.items():
-            pair = self._pairs.get(place) or self._pairs.setdefault(place, self._new_pair(a.shape[1], b.shape[1]))
-            pair.a[slot - 1, : len(a)] = a
-            pair.b[slot - 1, : len(b)] = b
-            pair.slots.add(slot)
+        for place, linear in self._linears.items():
+            a, b = weights.matrices.get(place, (linear.a[0, :0], linear.b[0, :0]))
+            _overwrite(linear.a[slot - 1], a, int(linear.ranks[slot]))
+            _overwrite(linear.b[slot - 1], b, int(linear.ranks[slot]))
+            linear.ranks[slot] = len(a)
 
-    def unload(self, slot: int) -> None:
-        """Zero a slot. Needed before reuse only: a slot nobody uses is never read unmasked."""
-        for pair in self._pairs.values():
-            if slot in pair.slots:
-                pair.a[slot - 1] = 0
-                pair.b[slot - 1] = 0
-                pair.slots.remove(slot)
+    def _carve(self, memory: torch.Tensor, shape: ModelShape, layer: int, group: str) -> GroupAdapters:
+        names = GROUPS[group]
+        stack = self._take(memory, len(names) * self.rank, shape.group(group)[1])
+        linears = tuple(
+            LinearAdapters(
+                a=stack[:, index * self.rank : (index + 1) * self.rank],
+                b=self._take(memory, self.rank, shape.linear(name)[0]),
+                ranks=self._ranks[layer, name],
+            )
+            for index, name in enumerate(names)
+        )
+        return GroupAdapters(stack, linears)
 
-    def mix(self, slots: Sequence[int]) -> AdapterMix | None:
-        """Prepare a batch whose tokens use these slots; ``None`` if all are the base's."""
-        present = frozenset(slots) - {0}
-        if not present:
-            return None
-        low, high = min(present), max(present)
-        is_dense = 2 * len(present) > high - low
-        stacked = range(low, high + 1) if is_dense else sorted(present)
-        at = slice(low - 1, high) if is_dense else torch.tensor([s - 1 for s in stacked], device=self._device)
-        if len(stacked) == 1 and 0 not in slots:
-            return AdapterMix(present, at, None)
-        columns = torch.tensor(stacked, device=self._device).repeat_interleave(self.rank)
-        mask = torch.tensor(slots, device=self._device)[:, None] == columns
-        return AdapterMix(present, at, mask.to(self._dtype))
+    def _take(self, memory: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        begin, self._at = self._at, self._at + self.num_slots * rows * columns
+        return memory[begin : self._at].view(self.num_slots, rows, columns)
 
-    def add(self, output: torch.Tensor, x: torch.Tensor, place: Place, mix: AdapterMix) -> torch.Tensor:
-        """Add every token's low-rank update to ``output [num_tokens, out]``, in place if there is one."""
-        pair = self._pairs.get(place)
-        if pair is None or mix.present.isdisjoint(pair.slots):
-            return output
-        hidden = F.linear(x, pair.a[mix.stack].flatten(0, 1))
-        if mix.mask is not None:
-            hidden *= mix.mask
-        return output.addmm_(hidden, pair.b[mix.stack].flatten(0, 1))
 
-    def _new_pair(self, in_features: int, out_features: int) -> _Pair:
-        def zeros(size: int) -> torch.Tensor:
-            return lazy_zeros((self._num_slots, self.rank, size), self._dtype, self._device)
-
-        return _Pair(zeros(in_features), zeros(out_features))
-
-    def _grow(self, rank: int) -> None:
-        narrow, self.rank = self._pairs, rank
-        self._pairs = {}
-        for place, old in narrow.items():
-            new = self._pairs[place] = self._new_pair(old.a.shape[2], old.b.shape[2])
-            new.slots = old.slots
-            for at in (slot - 1 for slot in old.slots):
-                new.a[at, : old.a.shape[1]] = old.a[at]
-                new.b[at, : old.b.shape[1]] = old.b[at]
+def _overwrite(target: torch.Tensor, matrix: torch.Tensor, old_rank: int) -> None:
+    """Only what the old adapter had beyond the new one's rank needs zeroing."""
+    target[: len(matrix)].copy_(matrix, non_blocking=True)
+    target[len(matrix) : old_rank] = 0
 
 
 def bank_bytes(shape: ModelShape, num_slots: int, rank: int, dtype: torch.dtype) -> int:
-    """Memory of a bank whose adapters target every linear at this rank."""
+    """Memory of a bank whose adapters may target every linear at this rank."""
     features = sum(sum(shape.linear(name)) for name in LINEARS)
     return shape.num_layers * num_slots * rank * features * dtype.itemsize

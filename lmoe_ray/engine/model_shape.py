@@ -1,7 +1,7 @@
 """The numbers of an architecture, read from a configuration; no weights, no tensors.
 
-One description covers Llama, Mistral, Qwen2 and Qwen3, because they differ only in which biases,
-norms and windows exist. Whatever else a configuration may ask for is refused here, so that nothing
+One description covers Llama, Mistral, Qwen2, Qwen3 and Gemma, because they differ only in which biases,
+norms and windows exist, and in two factors. Whatever else a configuration may ask for is refused here, so that nothing
 is computed differently from what the model was trained with.
 """
 
@@ -15,11 +15,27 @@ from transformers import AutoConfig
 
 from lmoe_ray.errors import ModelSourceError
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_LINEARS = ("gate_proj", "up_proj", "down_proj")
 LINEARS = ATTENTION_LINEARS + MLP_LINEARS
+#: Linears that read the same input are computed as one.
+GROUPS = {
+    "qkv": ("q_proj", "k_proj", "v_proj"),
+    "o": ("o_proj",),
+    "gate_up": ("gate_proj", "up_proj"),
+    "down": ("down_proj",),
+}
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """What a token's keys and values measure."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,8 @@ class ModelShape:
         windows: sliding attention window of each layer in tokens; ``None`` sees everything.
         biased: linears that have a bias.
         has_qk_norm: whether queries and keys are normalised per head before rotation.
+        embedding_scale: what embeddings are multiplied with.
+        norm_offset: what is added to a norm's stored weight.
     """
 
     num_layers: int
@@ -46,6 +64,12 @@ class ModelShape:
     biased: frozenset[str]
     has_qk_norm: bool
     is_tied: bool
+    embedding_scale: float = 1.0
+    norm_offset: float = 0.0
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        return CacheShape(self.num_layers, self.num_kv_heads, self.head_dim)
 
     def linear(self, name: str) -> tuple[int, int]:
         """``(out_features, in_features)`` of a linear."""
@@ -59,6 +83,11 @@ class ModelShape:
             "up_proj": (self.intermediate_size, self.hidden_size),
             "down_proj": (self.hidden_size, self.intermediate_size),
         }[name]
+
+    def group(self, name: str) -> tuple[int, int]:
+        """``(out_features, in_features)`` of a group of linears computed as one."""
+        sizes = [self.linear(linear) for linear in GROUPS[name]]
+        return sum(out_features for out_features, _ in sizes), sizes[0][1]
 
 
 def read_config(folder: Path) -> Any:
@@ -102,6 +131,8 @@ def model_shape(config: Any) -> ModelShape:
         biased=_biased(config),
         has_qk_norm=config.model_type == "qwen3",
         is_tied=config.tie_word_embeddings,
+        embedding_scale=config.hidden_size**0.5 if config.model_type == "gemma" else 1.0,
+        norm_offset=1.0 if config.model_type == "gemma" else 0.0,
     )
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 from ray import serve
@@ -49,6 +49,7 @@ class ExpertReplica:
             prompt_format=package.manifest.prompt_format if package else PromptFormat.CHAT,
             memory_fraction=pool.gpu_fraction if 0 < pool.gpu_fraction < 1 else 1.0,
             num_threads=pool.engine.num_threads or max(1, round(pool.num_cpus)),
+            cache_dir=settings.cache_path,
         )
         self._engine.start()
         await self._prove_adapters(pool.engine.max_adapters)
@@ -63,8 +64,12 @@ class ExpertReplica:
 
     async def generate(self, request: GenerateRequest, expert: str | None) -> AsyncGenerator[TokenDelta, None]:
         """Stream one completion. Leaving early, by closing or cancellation, frees the sequence."""
-        digest = await self._hold(expert) if expert is not None else None
-        async with aclosing(self._engine.generate(request, digest)) as deltas:
+        async with AsyncExitStack() as held:
+            digest = None
+            if expert is not None:
+                digest = await self._hold(expert)
+                await held.enter_async_context(self._engine.hold_adapter(self._adapters[expert]))
+            deltas = await held.enter_async_context(aclosing(self._engine.generate(request, digest)))
             async for delta in deltas:
                 yield delta
                 if delta.finish_reason is None:
