@@ -82,7 +82,7 @@ def test_a_budget_holds_as_many_blocks_as_fit() -> None:
 
 @pytest.mark.parametrize("budget_bytes", [10 * MIB - 1, -5])
 def test_a_budget_below_one_whole_sequence_is_refused(budget_bytes: int) -> None:
-    with pytest.raises(SettingsError, match="one sequence of 160 tokens needs 10 MiB of cache.*lower max_model_len"):
+    with pytest.raises(SettingsError, match=r"one sequence of 160 tokens needs 10 MiB of cache.*lower max_model_len"):
         kv_cache.blocks_within(budget_bytes, MIB, 16, 160)
 
 

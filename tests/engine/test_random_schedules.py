@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
 ]
 
-#: Blocks of 16 tokens of the tiny model in float32 take 8 KiB each: as many as one request may need, so that six do not fit.
+#: A block of 16 tokens of the tiny model takes 8 KiB in float32: as many as one request may need, so six do not fit.
 TIGHT = {"cpu_cache_gib": 16 * 8192 / (1 << 30), "max_model_len": 256, "max_num_seqs": 6, "max_batch_tokens": 24}
 FEW_ADAPTERS = {"max_adapters": 2, "max_host_adapters": 3, "max_lora_rank": 8}
 NUM_REQUESTS = 10
