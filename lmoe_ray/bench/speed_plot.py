@@ -19,6 +19,7 @@ MAX_WIDTH, MIN_WIDTH, MARGIN, PANEL_HEIGHT, TOP, BAR, GAP = 960, 720, 44, 190, 7
 #: Ours stands out; the others keep their colour whichever of them are there.
 COLOURS = {
     OURS: "#e8590c",
+    "lmoe-http": "#f4a261",
     "openvino": "#4c78a8",
     "llama-cpp": "#2a9d8f",
     "vllm-cpu": "#7fb069",
