@@ -149,5 +149,8 @@ class _Measurement:
         self, kind: EngineKind, cell: Cell, new_tokens: int, seed: int, *, is_greedy: bool = False
     ) -> dict[str, Any]:
         num_requests = 1 if kind.is_serial else cell.concurrency
-        prompts = self._prompts.make(num_requests, self._workload.prompt_tokens, seed)
+        # Of each cell its own: an engine that keeps prefixes would know those of another cell already.
+        prompts = self._prompts.make(
+            num_requests, self._workload.prompt_tokens, (seed, cell.concurrency, cell.num_adapters)
+        )
         return self._pool.run(kind, cell, Run(prompts, cell.adapters(seed)[:num_requests], new_tokens, is_greedy))

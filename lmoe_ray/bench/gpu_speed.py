@@ -159,7 +159,7 @@ def _measure(engine: str, process: PeerProcess, workload: GpuWorkload, ceilings:
         lone = tuple(cell for cell in workload.cells if cell.concurrency == 1)
         workload = replace(workload, cells=lone, new_tokens=min(SERIAL_TOKENS, workload.new_tokens))
     for cell in workload.cells:
-        rate = _decode_rate(process, workload, cell)
+        rate = _decode_rate(engine, process, workload, cell)
         yield GpuResult(engine, cell, "decode", rate, decode_ceiling(workload, cell, ceilings), process.ready)
     for cell in () if is_serial else workload.prefill_cells:
         flops = workload.size.prefill_flops_per_token(cell.num_adapters > 0, workload.prefill_tokens)
@@ -167,14 +167,17 @@ def _measure(engine: str, process: PeerProcess, workload: GpuWorkload, ceilings:
         yield GpuResult(engine, cell, "prefill", rate, ceilings.flops_per_s / flops, process.ready)
 
 
-def _decode_rate(process: PeerProcess, workload: GpuWorkload, cell: Cell) -> float:
+def _decode_rate(engine: str, process: PeerProcess, workload: GpuWorkload, cell: Cell) -> float:
     # Kernels are compiled and graphs captured when they are first needed.
     _run(process, workload, cell, workload.prompt_tokens, WARM_UP_TOKENS, WARM_UP_SEED)
-    rates = []
-    for seed in range(workload.rounds):
-        times = _run(process, workload, cell, workload.prompt_tokens, workload.new_tokens, seed)
-        rates.append(run_figures(times).decode_tokens_per_s)
-    return median(rate for rate in rates if rate is not None)
+    runs = [
+        run_figures(_run(process, workload, cell, workload.prompt_tokens, workload.new_tokens, seed))
+        for seed in range(workload.rounds)
+    ]
+    rates = [figures.decode_tokens_per_s for figures in runs if figures.decode_tokens_per_s is not None]
+    if not rates:
+        raise PeerFailed(engine, f"{workload.new_tokens} tokens came at once; ask for more new tokens with --shape")
+    return median(rates)
 
 
 def _prefill_rate(process: PeerProcess, workload: GpuWorkload, cell: Cell) -> float:

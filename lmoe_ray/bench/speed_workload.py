@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,8 @@ class PromptMaker:
         if not self._words:
             raise ModelSourceError(str(model_folder), "has no words of one token; use a model with byte-level BPE")
 
-    def make(self, num_prompts: int, num_tokens: int, seed: int) -> list[list[int]]:
-        """``[num_prompts][num_tokens]`` ids.
+    def make(self, num_prompts: int, num_tokens: int, seed: Sequence[int]) -> list[list[int]]:
+        """``[num_prompts][num_tokens]`` ids; different seeds give different prompts.
 
         Raises:
             ModelSourceError: a prompt's text would be encoded to other ids.

@@ -26,7 +26,7 @@ def test_adapters_load_in_peft_and_act(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "model")
     folders = make_adapters(model, 2, tmp_path)
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    ids = torch.tensor(PromptMaker(model).make(1, 8, seed=0))
+    ids = torch.tensor(PromptMaker(model).make(1, 8, seed=(0,)))
 
     with torch.no_grad():
         plain = base(ids).logits

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lmoe_ray.bench.engine_pool import EnginePool
 from lmoe_ray.bench.engine_speed import run
+from lmoe_ray.bench.peers.peer_protocol import Run
 from lmoe_ray.bench.speed_cells import Cell, CellResult, Workload, choose_cells
 from lmoe_ray.bench.speed_engines import ENGINES, EngineKind, PeerPlaces, choose_engines, quick_engines
 from lmoe_ray.errors import SettingsError
@@ -59,6 +63,20 @@ def test_cells_an_engine_cannot_compute_are_left_out(bench: Bench) -> None:
     results = bench.run(WORK, scripted("single", mixes=("base",), max_concurrency=1))
 
     assert results.keys() == {("single", Cell(1, "base"))}
+
+
+def test_no_cell_asks_what_another_has_asked_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Cell, list[list[int]]]] = []
+    original = EnginePool.run
+
+    def record(self: EnginePool, kind: EngineKind, cell: Cell, run: Run) -> dict[str, Any]:
+        asked.append((cell, run.prompts))
+        return original(self, kind, cell, run)
+
+    monkeypatch.setattr(EnginePool, "run", record)
+    bench.run(WORK, scripted("lmoe"))
+    for (cell, prompts), (other, others) in combinations(asked, 2):
+        assert cell == other or not any(prompt in others for prompt in prompts)
 
 
 def test_an_engine_that_is_not_there_is_left_out_with_the_command_that_makes_it(bench: Bench) -> None:
@@ -120,7 +138,7 @@ def test_a_workload_without_adapters_makes_none(bench: Bench, tmp_path: Path) ->
 def test_engines_are_chosen_by_name() -> None:
     assert [kind.name for kind in choose_engines("openvino,lmoe,openvino")] == ["openvino", "lmoe"]
     assert choose_engines("") == tuple(ENGINES.values())
-    with pytest.raises(SettingsError, match="no engine is called 'sglang'; there are: lmoe, predecessor"):
+    with pytest.raises(SettingsError, match="no engine is called 'sglang'; there are: lmoe, lmoe-http, predecessor"):
         choose_engines("lmoe,sglang")
 
 

@@ -68,7 +68,9 @@ def test_without_a_gpu_the_command_says_so_and_how_it_can_be_tried(monkeypatch: 
 
 
 def test_a_tiny_model_is_measured_on_a_cpu(tmp_path: Path) -> None:
-    options = "--device cpu --layers 2 --hidden 64 --rank 4 --shape 6/4 --prefill 8 --concurrency 1,3 --rounds 1 --json"
+    options = (
+        "--device cpu --layers 2 --hidden 64 --rank 4 --shape 6/32 --prefill 8 --concurrency 1,3 --rounds 1 --json"
+    )
     result = CliRunner().invoke(main.app, ["bench", "gpu", *options.split(), "--cache-dir", str(tmp_path)])
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines()]

@@ -13,7 +13,7 @@ from lmoe_ray.errors import ModelSourceError
 
 
 def test_prompts_are_words_that_survive_a_round_trip(model_folder: Path) -> None:
-    prompts = PromptMaker(model_folder).make(3, 16, seed=0)
+    prompts = PromptMaker(model_folder).make(3, 16, seed=(0,))
 
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
     assert [len(prompt) for prompt in prompts] == [16] * 3
@@ -26,17 +26,17 @@ def test_prompts_are_words_that_survive_a_round_trip(model_folder: Path) -> None
 def test_prompts_differ_by_request_and_round_and_repeat_by_seed(model_folder: Path) -> None:
     maker = PromptMaker(model_folder)
 
-    first, second = maker.make(2, 16, seed=0), maker.make(2, 16, seed=1)
+    first, second = maker.make(2, 16, seed=(0,)), maker.make(2, 16, seed=1)
 
     assert first[0] != first[1]
     assert first[0] != second[0]
-    assert first == PromptMaker(model_folder).make(2, 16, seed=0)
+    assert first == PromptMaker(model_folder).make(2, 16, seed=(0,))
 
 
 def test_a_lone_request_gets_the_first_prompt_of_many(model_folder: Path) -> None:
     maker = PromptMaker(model_folder)
 
-    assert maker.make(1, 16, seed=3) == maker.make(4, 16, seed=3)[:1]
+    assert maker.make(1, 16, seed=(3,)) == maker.make(4, 16, seed=(3,))[:1]
 
 
 def test_a_vocabulary_without_words_is_refused(model_folder: Path) -> None:
