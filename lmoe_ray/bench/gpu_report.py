@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmoe_ray.bench.device_limits import Ceilings
+from lmoe_ray.bench.engine_report import TITLES
 from lmoe_ray.bench.gpu_speed import GpuResult, GpuWorkload
 
 
@@ -39,26 +40,29 @@ def as_dict(result: GpuResult, workload: GpuWorkload, ceilings: Ceilings) -> dic
 
 
 def print_table(results: Sequence[GpuResult], workload: GpuWorkload, ceilings: Ceilings, console: Console) -> None:
-    """A row per engine and phase, a column per cell: tokens per second, and per cent of the ceiling."""
-    for phase in ("decode", "prefill"):
-        shown = [result for result in results if result.phase == phase]
-        console.print(_table(shown, f"{phase}: tokens/s (per cent of what {ceilings.device} could do)"))
+    """A table per phase and concurrency, a row per engine, a column per mix."""
+    for phase, concurrency in sorted({(result.phase, result.cell.concurrency) for result in results}):
+        shown = [r for r in results if (r.phase, r.cell.concurrency) == (phase, concurrency)]
+        console.print(_table(shown, f"{phase}, {concurrency} at once: tokens/s"))
     for engine in dict.fromkeys(result.engine for result in results):
         ready = next(result.ready for result in results if result.engine == engine)
         memory = "" if ready.memory_bytes is None else f", {ready.memory_bytes / 1e9:.2f} GB on the device"
         console.print(f"{engine} {ready.version}: loaded in {ready.load_s:.1f} s{memory}", style="dim", highlight=False)
     limits = f"{ceilings.bytes_per_s / 1e9:.0f} GB/s, {ceilings.flops_per_s / 1e12:.3g} TFLOP/s"
-    console.print(f"{workload.size.name}, {workload.dtype}; measured limits {limits}", style="dim", highlight=False)
+    console.print(f"{workload.size.name}, {workload.dtype}", style="dim", highlight=False)
+    console.print(
+        f"in brackets: the share of what {ceilings.device} could do with {limits}", style="dim", highlight=False
+    )
 
 
 def _table(results: Sequence[GpuResult], title: str) -> Table:
-    cells = list(dict.fromkeys(result.cell for result in results))
+    mixes = list(dict.fromkeys(result.cell.mix for result in results))
     table = Table("engine", title=title, title_justify="left")
-    for cell in cells:
-        table.add_column(f"{cell.mix} x {cell.concurrency}", justify="right", no_wrap=True)
-    by_place = {(result.engine, result.cell): result for result in results}
+    for mix in mixes:
+        table.add_column(TITLES[mix], justify="right", no_wrap=True)
+    by_place = {(result.engine, result.cell.mix): result for result in results}
     for engine in dict.fromkeys(result.engine for result in results):
-        table.add_row(engine, *(_shown(by_place.get((engine, cell))) for cell in cells))
+        table.add_row(engine, *(_shown(by_place.get((engine, mix))) for mix in mixes))
     return table
 
 

@@ -16,15 +16,20 @@
 #include <limits>
 #include <vector>
 
+// Floats in a vector. The tests define it, to check every width on whatever machine they run.
+#if !defined(WIDTH)
+#if defined(__AVX512F__)
+#define WIDTH 16
+#elif defined(__AVX__)
+#define WIDTH 8
+#else
+#define WIDTH 4
+#endif
+#endif
+
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int W = 16;
-#elif defined(__AVX__)
-constexpr int W = 8;
-#else
-constexpr int W = 4;
-#endif
+constexpr int W = WIDTH;
 
 typedef float Floats __attribute__((vector_size(W * 4), aligned(4), may_alias));
 typedef uint32_t Words __attribute__((vector_size(W * 4), aligned(4), may_alias));
@@ -66,12 +71,12 @@ inline void store(BFloat16* at, Floats x) {
 
 // The lower and the upper half of a vector, added, down to four lanes.
 inline Quad fold(Floats x) {
-#if defined(__AVX512F__)
+#if WIDTH == 16
     typedef float Eight __attribute__((vector_size(32)));
     const Eight half = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
                        __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
     return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
-#elif defined(__AVX__)
+#elif WIDTH == 8
     return __builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7);
 #else
     return (Quad)x;
@@ -91,10 +96,12 @@ inline Quad sum_four(const Floats* x) {
     return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
-// exp(x) for x <= 88: 2^n times a polynomial on [-ln2/2, ln2/2], to two units in the last place (after Cephes).
+// exp(x): 2^n times a polynomial on [-ln2/2, ln2/2], to two units in the last place (after Cephes). Beyond
+// 87 and 88 it stays what it is there, because n would run out of the exponent's eight bits.
 inline Floats exponential(Floats x) {
-    const Floats low = splat(-87.0f);
+    const Floats low = splat(-87.0f), high = splat(88.0f);
     x = x < low ? low : x;
+    x = x > high ? high : x;
     Floats scaled = x * 1.44269504088896341f;
     Ints n = __builtin_convertvector(scaled + (scaled < 0 ? splat(-0.5f) : splat(0.5f)), Ints);
     Floats fraction = __builtin_convertvector(n, Floats);

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from lmoe_ray.bench import gpu_model, gpu_speed
+from lmoe_ray.bench import gpu_model, gpu_report, gpu_speed
 from lmoe_ray.bench.device_limits import Ceilings
 from lmoe_ray.bench.gpu_model import LlamaSize
-from lmoe_ray.bench.gpu_speed import GpuWorkload
+from lmoe_ray.bench.gpu_speed import GpuResult, GpuWorkload
+from lmoe_ray.bench.peer_process import Ready
 from lmoe_ray.bench.speed_cells import Cell
 from lmoe_ray.cli import main
 from lmoe_ray.errors import SettingsError
@@ -65,6 +68,24 @@ def test_without_a_gpu_the_command_says_so_and_how_it_can_be_tried(monkeypatch: 
     result = CliRunner().invoke(main.app, ["bench", "gpu"])
     assert result.exit_code == 2
     assert "no CUDA device on this machine; --device cpu" in result.stderr
+
+
+def test_each_figure_is_shown_beside_its_share_of_the_ceiling() -> None:
+    results = [
+        GpuResult(
+            "lmoe", Cell(32, mix), "decode", 50.0 * n, 200.0, Ready("1.2", "bfloat16", 3.21, "2.15", 15_400_000_000)
+        )
+        for n, mix in enumerate(("base", "six"), 1)
+    ]
+    console = Console(width=100, file=io.StringIO())
+    workload = GpuWorkload(SEVEN_B, tuple(result.cell for result in results))
+    gpu_report.print_table(results, workload, Ceilings("H100", "2.15", 3e12, 7e14), console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "decode, 32 at once" in shown
+    assert "the share of what H100 could do with 3000 GB/s, 700 TFLOP/s" in shown
+    assert "50.0 (25%)" in shown
+    assert "100.0 (50%)" in shown
+    assert "loaded in 3.2 s, 15.40 GB on the device" in shown
 
 
 def test_a_tiny_model_is_measured_on_a_cpu(tmp_path: Path) -> None:

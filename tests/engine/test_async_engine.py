@@ -145,34 +145,6 @@ async def test_sliding_windows_hide_what_lies_before_them(
         await assert_all_as_alone(make_engine(folder, max_batch_tokens=9), folder, jobs)
 
 
-ROPES = {
-    "linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
-    "dynamic": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
-    "yarn": {
-        "rope_type": "yarn",
-        "factor": 4.0,
-        "rope_theta": 10000.0,
-        "original_max_position_embeddings": 64,
-    },
-    "llama3": {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "rope_theta": 10000.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 64,
-    },
-}
-
-
-@pytest.mark.parametrize("rope", list(ROPES))
-async def test_every_rotary_scaling_answers_as_transformers_does(
-    rope: str, tiny: Any, tmp_path: Path, make_engine: Callable[..., Any]
-) -> None:
-    folder = tiny.make_tiny_model(tmp_path, "llama", rope_parameters=ROPES[rope])
-    await assert_all_as_alone(make_engine(folder), folder, [(prompt, None) for prompt in PROMPTS[:4]])
-
-
 @pytest.mark.parametrize(
     ("family", "options"),
     [

@@ -1,4 +1,8 @@
-"""The compiled kernels against torch's operators, over the shapes models come in and some they do not."""
+"""The compiled kernels against torch's operators, over the shapes models come in and some they do not.
+
+All of it for every width of vector that the source knows: where the processor has none so wide, the
+compiler makes one out of several.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,16 @@ SHAPE = model_shape.ModelShape(
     has_qk_norm=False,
     is_tied=True,
 )
+
+
+@pytest.fixture(params=[4, 8, 16], ids="width {}".format, autouse=True)
+def width(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Floats in a vector of the kernels under test."""
+    source = tmp_path / cpu_kernels.SOURCE.name
+    source.write_text(f"#define WIDTH {request.param}\n{cpu_kernels.SOURCE.read_text()}")
+    monkeypatch.setattr(cpu_kernels, "SOURCE", source)
+    chosen: int = request.param
+    return chosen
 
 
 class Pair:
@@ -143,6 +157,19 @@ def test_norms_and_gates_of_any_width(size: int, dtype: torch.dtype, cache_dir: 
     pair.assert_close(pair.kernels.add_norm(x, None, weight), pair.plain.add_norm(x, None, weight))
     gate_up = 20 * pair.random(3, 2 * size)
     pair.assert_close(pair.kernels.gate(gate_up), pair.plain.gate(gate_up))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_gates_far_out_are_closed_or_open(dtype: torch.dtype, cache_dir: Path) -> None:
+    pair = Pair(cache_dir, dtype)
+    gates = torch.tensor([30.0, 80, 87, 88, 89, 100, 126, 150, 177, 178, 200, 1000, 1e4, 1e30, 0, 1]).to(dtype)
+    gate_up = torch.cat((gates, -gates, torch.ones(32, dtype=dtype)))[None]
+    got, expected = pair.kernels.gate(gate_up), pair.plain.gate(gate_up)
+    assert torch.allclose(got.float(), expected.float(), rtol=TOLERANCE[dtype], atol=1e-6)
+
+
+def test_the_kernels_are_of_the_width_that_was_asked_for(width: int, cache_dir: Path) -> None:
+    assert cpu_kernels.CpuKernels(torch.float32, cache_dir / "kernels").width == width
 
 
 def load(pair: Pair, slot: int, rank: int, names: tuple[str, ...] = model_shape.LINEARS) -> None:

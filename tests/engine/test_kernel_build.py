@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,22 @@ def test_a_changed_source_is_compiled_anew(source: Path, counting_compiler: Path
 def test_nothing_unfinished_is_left_beside_the_library(source: Path, tmp_path: Path) -> None:
     kernel_build.load_library(source, tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".so"]
+
+
+def test_two_that_compile_at_once_wait_for_nobody_and_leave_one_library(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, log, script = shutil.which("c++"), tmp_path / "calls", tmp_path / "patient-c++"
+    # Goes on when both have begun, or would never.
+    patience = f"n=0; while [ $(wc -l < {log}) -lt 2 ] && [ $n -lt 500 ]; do n=$((n + 1)); sleep 0.01; done"
+    script.write_text(f'#!/bin/sh\necho call >> {log}\n{patience}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    with ThreadPoolExecutor(2) as pool:
+        libraries = list(pool.map(lambda _: kernel_build.load_library(source, tmp_path / "cache"), range(2)))
+    assert [library.answer() for library in libraries] == [42, 42]
+    assert len(log.read_text().split()) == 4
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_compilers_message_is_shown(source: Path, tmp_path: Path) -> None:
