@@ -56,10 +56,13 @@ async def test_a_failed_step_ends_every_stream_after_the_text_it_has(
             return num_tokens, str(exc)
         return num_tokens, "no failure"
 
-    outcomes = await asyncio.gather(*(count(name) for name in "abc"))
-    counts = sorted(num_tokens for num_tokens, _ in outcomes)
-    assert (counts[0], counts[2]) == (0, 5)
-    assert counts[1] > 0
+    gate = threading.Event()
+    engine._thread.call(lambda inner: gate.wait(10))
+    reading = asyncio.gather(*(count(name) for name in "abc"))
+    await asyncio.sleep(0.05)
+    gate.set()
+    outcomes = await reading
+    assert sorted(num_tokens for num_tokens, _ in outcomes) == [0, 5, 5]
     assert all("device lost" in problem for _, problem in outcomes)
     assert "engine thread died" in caplog.text
     assert "Traceback" in caplog.text
