@@ -2,6 +2,9 @@
 
 Requests share prefixes, arrive in bursts, use more adapters than there are slots and than host memory keeps;
 prompts are cut into chunks, and the cache is so small that sequences are sent away and computed again.
+
+Equal means equal token for token. In the references of these seeds the runner-up trails by 7e-5 at least,
+and the kernels' logits differ from transformers' by 1.4e-5 at most.
 """
 
 from __future__ import annotations
