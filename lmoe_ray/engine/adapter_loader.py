@@ -29,6 +29,9 @@ class AdapterLoader:
     def is_busy(self) -> bool:
         return bool(self._pending)
 
+    def is_loading(self, digest: str) -> bool:
+        return digest in self._pending.values()
+
     def start(self, loads: Iterable[AdapterLoad]) -> None:
         for load in loads:
             # A step already launched may still read what the slot held; the copy waits for it.
