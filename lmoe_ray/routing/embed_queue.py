@@ -1,7 +1,7 @@
 """Requests that wait for an embedding, and the one thread that computes it.
 
 While the thread works on one batch, later texts gather; when it is done, they are the next batch. So
-a lone text never waits for company, and under load batches grow by themselves.
+a lone text never waits for company, and under load batches grow by themselves, up to a bound.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +23,31 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """How much is embedded together: so many texts at most, and as long as they have so many characters in all.
+
+    Characters stand for tokens, which are not known before the batch is made. A longer text goes alone.
+    """
+
+    max_texts: int
+    max_chars: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     text: str
     vector: asyncio.Future[NDArray[np.float32]]
 
 
 class EmbedQueue:
-    """Embeds single texts of concurrent requests, at most ``max_batch`` together, first come first served.
+    """Embeds single texts of concurrent requests, a ``batch`` together, first come first served.
 
     All callers must be coroutines of one event loop. The thread lives as long as the queue.
     """
 
-    def __init__(self, embed: Embed, max_batch: int) -> None:
+    def __init__(self, embed: Embed, batch: Batch) -> None:
         self._embed = embed
-        self._max_batch = max_batch
+        self._batch = batch
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
@@ -56,12 +68,20 @@ class EmbedQueue:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
                 # A client that left while it waited has cancelled its future.
-                if batch := [item for item in batch if not item.vector.done()]:
+                self._waiting = [item for item in self._waiting if not item.vector.done()]
+                size = self._next_size()
+                batch, self._waiting = self._waiting[:size], self._waiting[size:]
+                if batch:
                     await self._run(batch)
         finally:
             self._worker = None
+
+    def _next_size(self) -> int:
+        """How many of those that wait longest are embedded next."""
+        chars = accumulate(len(item.text) for item in self._waiting)
+        within = sum(total <= self._batch.max_chars for total in chars)
+        return min(max(within, 1), self._batch.max_texts)
 
     async def _run(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()

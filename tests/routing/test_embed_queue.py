@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lmoe_ray.routing.embed_queue import EmbedQueue
+from lmoe_ray.routing.embed_queue import Batch, EmbedQueue
 
 
 class Gate:
@@ -36,7 +36,7 @@ class Gate:
 async def test_a_lone_text_is_embedded_at_once() -> None:
     gate = Gate()
     gate.opened.set()
-    queue = EmbedQueue(gate.embed, max_batch=8)
+    queue = EmbedQueue(gate.embed, Batch(max_texts=8, max_chars=100))
 
     assert (await queue.embed_one("four")).tolist() == [4]
     assert (await queue.embed_one("seven!!")).tolist() == [7]
@@ -46,7 +46,7 @@ async def test_a_lone_text_is_embedded_at_once() -> None:
 
 async def test_what_gathers_during_one_batch_is_the_next() -> None:
     gate = Gate()
-    queue = EmbedQueue(gate.embed, max_batch=3)
+    queue = EmbedQueue(gate.embed, Batch(max_texts=3, max_chars=100))
     first = asyncio.create_task(queue.embed_one("a"))
     await gate.wait_until_entered()
 
@@ -61,9 +61,24 @@ async def test_what_gathers_during_one_batch_is_the_next() -> None:
     queue.close()
 
 
+async def test_long_texts_share_no_batch_and_none_is_passed_by() -> None:
+    gate = Gate()
+    queue = EmbedQueue(gate.embed, Batch(max_texts=8, max_chars=10))
+    first = asyncio.create_task(queue.embed_one("a"))
+    await gate.wait_until_entered()
+
+    others = [asyncio.create_task(queue.embed_one("b" * n)) for n in (4, 6, 1, 30, 2)]
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(first, *others)
+
+    assert [list(map(len, batch)) for batch in gate.batches] == [[1], [4, 6], [1], [30], [2]]
+    queue.close()
+
+
 async def test_the_event_loop_stays_free_meanwhile() -> None:
     gate = Gate()
-    queue = EmbedQueue(gate.embed, max_batch=3)
+    queue = EmbedQueue(gate.embed, Batch(max_texts=3, max_chars=100))
     task = asyncio.create_task(queue.embed_one("a"))
     await gate.wait_until_entered()
 
@@ -76,7 +91,7 @@ async def test_the_event_loop_stays_free_meanwhile() -> None:
 
 async def test_a_failure_reaches_those_in_its_batch_and_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
-    queue = EmbedQueue(gate.embed, max_batch=2)
+    queue = EmbedQueue(gate.embed, Batch(max_texts=2, max_chars=100))
     first = asyncio.create_task(queue.embed_one("a"))
     await gate.wait_until_entered()
     others = [asyncio.create_task(queue.embed_one(text)) for text in ("bad", "bb", "ccc")]
@@ -94,7 +109,7 @@ async def test_a_failure_reaches_those_in_its_batch_and_nobody_else(caplog: pyte
 
 async def test_a_client_that_left_is_not_embedded() -> None:
     gate = Gate()
-    queue = EmbedQueue(gate.embed, max_batch=8)
+    queue = EmbedQueue(gate.embed, Batch(max_texts=8, max_chars=100))
     first = asyncio.create_task(queue.embed_one("a"))
     await gate.wait_until_entered()
     leaver, stayer = asyncio.create_task(queue.embed_one("bb")), asyncio.create_task(queue.embed_one("ccc"))
@@ -111,7 +126,7 @@ async def test_a_client_that_left_is_not_embedded() -> None:
 
 async def test_if_all_have_left_nothing_is_embedded() -> None:
     gate = Gate()
-    queue = EmbedQueue(gate.embed, max_batch=8)
+    queue = EmbedQueue(gate.embed, Batch(max_texts=8, max_chars=100))
     first = asyncio.create_task(queue.embed_one("a"))
     await gate.wait_until_entered()
     leaver = asyncio.create_task(queue.embed_one("bb"))
@@ -130,7 +145,7 @@ async def test_if_all_have_left_nothing_is_embedded() -> None:
 @pytest.mark.parametrize("text", ["a", "bad"])
 async def test_a_client_that_leaves_in_mid_batch_disturbs_nobody(text: str) -> None:
     gate = Gate()
-    queue = EmbedQueue(gate.embed, max_batch=8)
+    queue = EmbedQueue(gate.embed, Batch(max_texts=8, max_chars=100))
     leaver = asyncio.create_task(queue.embed_one(text))
     await gate.wait_until_entered()
 

@@ -1,0 +1,52 @@
+"""Texts to token ids, cut at a limit, with the tokenizer file that a fast tokenizer of transformers reads too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from lmoe_ray.routing.bert_weights import UnsupportedEncoder
+
+# Tokenizers read a text to its end before they cut it, so that megabytes would cost seconds. English
+# has about 4 characters a token; whitespace in code, the thinnest kind, stays well below 32.
+MAX_CHARS_PER_TOKEN = 32
+
+
+def shorten(text: str, max_tokens: int) -> str:
+    """The part of a text that can have ``max_tokens`` tokens."""
+    return text[: max_tokens * MAX_CHARS_PER_TOKEN]
+
+
+class TextTokens:
+    """The tokenizer of one model.
+
+    Args:
+        folder: with ``tokenizer.json``.
+        max_tokens: of a text, special tokens included.
+
+    Raises:
+        UnsupportedEncoder: no such file, or one that cannot be read.
+    """
+
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        try:
+            self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as exc:  # the library raises bare exceptions
+            raise UnsupportedEncoder(f"its tokenizer.json cannot be read: {exc}") from exc
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        return self._tokenizer.get_vocab()
+
+    def __call__(self, texts: Sequence[str], *, special: bool = True) -> list[NDArray[np.int32]]:
+        """Ids of each text's tokens, with the model's own marks around them if ``special``."""
+        short = [shorten(text, self._max_tokens) for text in texts]
+        found = self._tokenizer.encode_batch_fast(short, add_special_tokens=special)
+        return [np.array(one.ids, dtype=np.int32) for one in found]
