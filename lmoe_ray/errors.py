@@ -14,14 +14,21 @@
     │   ├── MalformedBody
     │   ├── InvalidField
     │   │   └── UnsupportedValue
+    │   ├── ConstraintFailed
     │   ├── PromptTooLong
+    │   ├── InvalidApiKey           401
+    │   ├── BodyTimeout             408
     │   ├── BodyTooLarge            413
+    │   ├── TooManyHeaders          431
     │   ├── ModelNotFound           404
     │   ├── ExpertNotFound          422
     │   ├── RouteNotFound           404
     │   └── MethodNotAllowed        405
     ├── CapacityError               the caller may try again
     │   ├── Overloaded              429, with Retry-After
+    │   ├── RateLimited             429, with Retry-After
+    │   ├── KeysUnavailable         503, with Retry-After
+    │   ├── QuotaUncounted          503, with Retry-After
     │   ├── NotReady                503, with Retry-After
     │   ├── ReplicaLost             503, with Retry-After
     │   └── GenerationTimeout       408
@@ -191,6 +198,19 @@ class UnsupportedValue(InvalidField):
     code = "unsupported_value"
 
 
+class ConstraintFailed(RequestError):
+    """The answer cannot go on within the JSON schema or the tools it was asked to keep to."""
+
+    code = "constraint_failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the answer cannot keep to its JSON schema or tools any further ({self.reason}); simplify them"
+
+
 class PromptTooLong(RequestError):
     """The prompt alone does not leave room for one new token.
 
@@ -212,6 +232,35 @@ class PromptTooLong(RequestError):
         )
 
 
+class InvalidApiKey(RequestError):
+    """The request shows no key, or none that is known. The start of the message is what clients look for."""
+
+    status = 401
+    code = "invalid_api_key"
+
+    def __init__(self, is_shown: bool) -> None:
+        super().__init__(is_shown)
+        self.is_shown = is_shown
+
+    def __str__(self) -> str:
+        start = "Incorrect API key" if self.is_shown else "No API key"
+        return f"{start} in this request; send yours as Authorization: Bearer KEY, api-key or x-api-key"
+
+
+class BodyTimeout(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s)
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        return f"the body was not complete after {self.timeout_s:g} s; send it at once, or less of it"
+
+
 class BodyTooLarge(RequestError):
     """The body exceeds ``api.max_body_bytes``."""
 
@@ -224,6 +273,20 @@ class BodyTooLarge(RequestError):
 
     def __str__(self) -> str:
         return f"the body has at least {self.num_bytes} bytes, the limit is {self.max_body_bytes}; send less text"
+
+
+class TooManyHeaders(RequestError):
+    """The request has more headers than ``api.max_headers``."""
+
+    status = 431
+    code = "too_many_headers"
+
+    def __init__(self, num_headers: int, max_headers: int) -> None:
+        super().__init__(num_headers, max_headers)
+        self.num_headers, self.max_headers = num_headers, max_headers
+
+    def __str__(self) -> str:
+        return f"the request has {self.num_headers} headers, the limit is {self.max_headers}; send fewer"
 
 
 class ModelNotFound(RequestError):
@@ -312,6 +375,45 @@ class Overloaded(CapacityError):
 
     def __str__(self) -> str:
         return f"{self.num_waiting} requests are waiting, the limit is {self.max_waiting}; try again shortly"
+
+
+class RateLimited(CapacityError):
+    """A key has used up its requests or tokens; ``retry_after_s`` is when its window ends."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, caller: str, limit: int, what: str, period: str, retry_after_s: float) -> None:
+        super().__init__(caller, limit, what, period, retry_after_s)
+        self.caller, self.limit, self.what, self.period = caller, limit, what, period
+        self.retry_after_s = max(retry_after_s, 1.0)
+
+    def __str__(self) -> str:
+        return (
+            f"key {self.caller!r} has used its {self.limit} {self.what} per {self.period}; "
+            f"try again in {self.retry_after_s:.0f} s"
+        )
+
+
+class KeysUnavailable(CapacityError):
+    """The file of keys can no longer be read, so nobody can be told from a stranger."""
+
+    code = "keys_unavailable"
+    retry_after_s = 5.0
+
+    def __str__(self) -> str:
+        return "API keys cannot be checked at the moment; the operator must look at the key file, the log says why"
+
+
+class QuotaUncounted(CapacityError):
+    """The storage that counts requests and tokens does not answer."""
+
+    code = "quota_unavailable"
+    retry_after_s = 5.0
+
+    def __str__(self) -> str:
+        return "the quota of this key cannot be counted at the moment; try again in a few seconds"
 
 
 class NotReady(CapacityError):

@@ -186,11 +186,39 @@ class ApiSettings(_Strict):
     ] = "error"
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
     max_messages: PositiveInt = 2048
+    max_headers: Annotated[
+        PositiveInt, Field(description="headers of one request; HAProxy itself takes no more than 101")
+    ] = 64
+    keys_file: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="YAML of hashed API keys, made by lmoe keys; ~ is expanded on each node that has an ingress; "
+            "null: no key is needed, unless LMOE_API_KEYS is set where the graph is built",
+        ),
+    ] = None
+    insecure: Annotated[
+        bool, Field(description="start although http_options.host can be reached from outside and no key is needed")
+    ] = False
+    quota_storage: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="where quotas are counted: in each ingress replica, or async+redis://host:6379 for all of them",
+        ),
+    ] = "async+memory://"
+    log_prompts: Annotated[
+        bool, Field(description="write what is asked into the log; otherwise it never gets there")
+    ] = False
     token_timeout_s: Annotated[PositiveFloat, Field(description="longest wait for the next token")] = 300.0
     cors_origins: tuple[str, ...] = ("*",)
     num_cpus: PositiveFloat = 0.25
     num_replicas: PositiveInt = 1
     max_ongoing_requests: PositiveInt = 512
+
+    @property
+    def keys_path(self) -> Path | None:
+        return None if self.keys_file is None else Path(self.keys_file).expanduser()
 
 
 class Settings(_Strict):

@@ -30,15 +30,16 @@ MODEL = ServedModel(
     created=1_700_000_000,
 )
 
-#: What a fake answer does next: say a text, wait some seconds, or fail.
-Step = str | float | BaseException
+#: What a fake answer does next: say a text in each choice, pass on a delta as it is, wait some seconds, or fail.
+Step = str | TokenDelta | float | BaseException
 
 
 class FakeBackend:
     """The graph behind the HTTP API: every text of its script is one token of the answer.
 
-    Keeps to :class:`lmoe_ray.api.backend.Backend`: the last delta, and only that, has a finish
-    reason; ``max_tokens`` cuts the answer; closing the generator ends it at once.
+    Keeps to :class:`lmoe_ray.api.backend.Backend`: the last delta of each choice, and only that, has a finish
+    reason; ``max_tokens`` cuts the answer; closing the generator ends it at once; an expert that the
+    caller may not use is neither chosen nor shown.
     """
 
     def __init__(
@@ -69,15 +70,16 @@ class FakeBackend:
             await self._wait(self._routing)
         if request.expert is not None:
             return RoutingDecision(request.model, request.expert, "explicit", reason="the client named it")
-        if not isinstance(self._routing, str) or not self._routing:
+        allowed = request.allowed_experts if request.allowed_experts is not None else ("code", "math")
+        if not isinstance(self._routing, str) or self._routing not in allowed:
             return RoutingDecision(request.model, None, "abstained", 0.25, threshold=0.5)
         return RoutingDecision(
             request.model,
             self._routing,
             "similarity",
             confidence=0.75,
-            candidates=(Candidate("code", 0.75), Candidate("math", 0.25)),
-            neighbours=(Neighbour("code", 0.5, "write a loop"),),
+            candidates=tuple(c for c in (Candidate("code", 0.75), Candidate("math", 0.25)) if c.expert in allowed),
+            neighbours=tuple(n for n in (Neighbour("code", 0.5, "write a loop"),) if n.expert in allowed),
             threshold=0.5,
             reason="its samples are nearest",
             duration_s=0.125,
@@ -96,11 +98,15 @@ class FakeBackend:
                 if isinstance(step, float):
                     await asyncio.sleep(step)
                     continue
+                if isinstance(step, TokenDelta):
+                    yield step
+                    continue
                 num_said += 1
                 reason: FinishReason | None = None
                 if num_said == limit:
                     reason = "length" if limit < num_texts else "stop"
-                yield TokenDelta(step, (num_said,), Usage(num_prompt_tokens, num_said), reason)
+                for index in range(request.sampling.n):
+                    yield TokenDelta(step, (num_said,), Usage(num_prompt_tokens, num_said), reason, index=index)
                 if reason is not None:
                     return
         finally:

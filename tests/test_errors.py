@@ -26,14 +26,21 @@ EXAMPLES: list[LMoEError] = [
     errors.MalformedBody("Expecting value"),
     errors.InvalidField("temperature", "must be\r\nsmaller"),
     errors.UnsupportedValue("n", "only 1 is supported"),
+    errors.ConstraintFailed("step_max_items limit"),
     errors.PromptTooLong(5000, 4096),
+    errors.InvalidApiKey(True),
+    errors.BodyTimeout(60.0),
     errors.BodyTooLarge(9, 8),
+    errors.TooManyHeaders(101, 100),
     errors.ModelNotFound("größe", ("demo", "demo:code")),
     errors.ExpertNotFound("law", ()),
     errors.RouteNotFound("POST", "/v1/v1/chat/completions"),
     errors.MethodNotAllowed("GET", "/v1/chat/completions"),
     errors.CapacityError("something"),
     errors.Overloaded(257, 256),
+    errors.RateLimited("alice", 60, "requests", "minute", 12.5),
+    errors.KeysUnavailable(),
+    errors.QuotaUncounted(),
     errors.NotReady("pool small"),
     errors.ReplicaLost("pool small"),
     errors.GenerationTimeout(300.0),
@@ -91,7 +98,8 @@ def test_a_message_is_one_line_of_printable_ascii_and_says_something(error: LMoE
 def test_status_type_and_code_tell_the_same_story(error: LMoEError) -> None:
     match error:
         case errors.RequestError():
-            assert 400 <= error.status < 429
+            assert 400 <= error.status < 500
+            assert error.status != 429
             assert error.type == "invalid_request_error"
             assert error.retry_after_s is None
         case errors.CapacityError():
@@ -122,6 +130,10 @@ def test_codes_of_errors_a_client_can_meet_differ() -> None:
         (errors.BodyTooLarge(9, 8), "at least 9 bytes, the limit is 8"),
         (errors.ExpertNotFound("law", ()), "this model has: none"),
         (errors.ModelNotFound("x", ("a", "b")), "served: a, b"),
+        (errors.RateLimited("alice", 60, "requests", "minute", 12.4), "'alice' has used its 60 requests per minute"),
+        (errors.TooManyHeaders(101, 100), "has 101 headers, the limit is 100"),
+        (errors.InvalidApiKey(True), "Incorrect API key"),
+        (errors.InvalidApiKey(False), "No API key"),
         (errors.RouteNotFound("POST", "/v1/v1/models"), "the base URL already ends in /v1, drop one"),
         (errors.GenerationTimeout(0.5), "no token came within 0.5 s"),
         (errors.EngineFailed("out of\nmemory"), "(out of memory)"),

@@ -74,11 +74,19 @@ class Client:
     """
 
     def __init__(
-        self, base_url: str, *, timeout_s: float = 600.0, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 600.0,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._http = httpx.AsyncClient(
-            base_url=self._base_url, timeout=httpx.Timeout(timeout_s, connect=10.0), transport=transport
+            base_url=self._base_url,
+            headers={"authorization": f"Bearer {api_key}"} if api_key else None,
+            timeout=httpx.Timeout(timeout_s, connect=10.0),
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:

@@ -25,11 +25,13 @@ logger = logging.getLogger(__name__)
 
 def error_response(error: LMoEError) -> Response:
     headers = {} if error.retry_after_s is None else {"retry-after": str(math.ceil(error.retry_after_s))}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     return Response(to_json(encode_error(error)), error.status, headers, "application/json")
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """Exception handler for :class:`LMoEError`."""
+    """Exception handler for :class:`LMoEError`. The log line has no query: some put their key there."""
     assert isinstance(error, LMoEError)
     logger.info(
         "request refused method=%s path=%s status=%d code=%s param=%s",
@@ -52,7 +54,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
 
 
 class ErrorBoundary:
-    """Innermost middleware but one: what no handler foresaw is logged and becomes a plain 500."""
+    """Answers what the middleware inside refuses; what nobody foresaw is logged and becomes a plain 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -69,6 +71,11 @@ class ErrorBoundary:
             await self._app(scope, receive, note_start)
         except ClientDisconnect:
             logger.info("client left path=%s", scope["path"])
+        except LMoEError as exc:
+            if has_started or scope["type"] != "http":
+                raise
+            response = await answer_error(Request(scope), exc)
+            await response(scope, receive, send)
         except Exception:
             logger.exception("unforeseen error path=%s", scope.get("path"))
             if has_started or scope["type"] != "http":

@@ -13,12 +13,14 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from lmoe_ray.api.replies import to_json
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": still working\n\n"
+#: A client that reads nothing for so long, in seconds, while its connection is full, counts as gone.
+SEND_TIMEOUT_S = 60.0
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -69,6 +71,16 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._owned, aclosing(self._events), while_connected(receive):
             try:
-                await self.stream_response(send)
+                await self.stream_response(_within_time(send))
             except OSError as exc:
                 raise ClientDisconnect from exc
+
+
+def _within_time(send: Send) -> Send:
+    """A ``send`` that raises :class:`TimeoutError` once the client has not read for :data:`SEND_TIMEOUT_S`."""
+
+    async def send_within_time(message: Message) -> None:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await send(message)
+
+    return send_within_time

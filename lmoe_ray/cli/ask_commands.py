@@ -17,6 +17,7 @@ from lmoe_ray.domain.decision import RoutingDecision
 console = Console()
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="LMOE_URL", help="Address of the server.")]
+KeyOption = Annotated[str | None, typer.Option("--api-key", envvar="LMOE_API_KEY", help="If the server needs one.")]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Model; default: the server's first.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -27,13 +28,16 @@ def chat(
     expert: Annotated[str | None, typer.Option("--expert", "-e", help="Pin an expert.")] = None,
     system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
     temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
+    api_key: KeyOption = None,
 ) -> None:
     """Chat in the terminal; every answer shows which expert gave it."""
-    asyncio.run(_chat(url, model, expert, system, temperature))
+    asyncio.run(_chat(url, api_key, model, expert, system, temperature))
 
 
-async def _chat(url: str, model: str | None, expert: str | None, system: str, temperature: float | None) -> None:
-    async with Client(url) as client:
+async def _chat(
+    url: str, api_key: str | None, model: str | None, expert: str | None, system: str, temperature: float | None
+) -> None:
+    async with Client(url, api_key=api_key) as client:
         card = await client.model(model)
         history = ChatHistory(int(card["max_model_len"]), system)
         session = ChatSession(client, card["id"], history, console, expert, temperature)
@@ -54,11 +58,12 @@ def route(
     text: Annotated[str, typer.Argument(help="What a user might ask.")],
     url: UrlOption = DEFAULT_URL,
     model: ModelOption = None,
+    api_key: KeyOption = None,
 ) -> None:
     """Show which expert would answer, how sure the router is, and the samples it saw."""
 
     async def ask() -> RoutingDecision:
-        async with Client(url) as client:
+        async with Client(url, api_key=api_key) as client:
             return await client.route(text, model=model)
 
     _print_decision(asyncio.run(ask()))

@@ -135,6 +135,38 @@ def gpu(
         print_table(results, workload, ceilings, console)
 
 
+def structured(
+    model: Annotated[str, typer.Option(help="builtin:…, a local folder or a hub id.")] = f"builtin:{BENCH_MODEL}",
+    prompts: Annotated[int, typer.Option(min=1, max=500, help="Prompts, each with a strict JSON schema.")] = 100,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 512,
+    streams: Annotated[str, typer.Option(help="Answers decoded at once, for the cost.")] = "1,16",
+    new_tokens: Annotated[int, typer.Option(min=2, help="Of each of them.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each; the median counts.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the engine.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line on standard output.")] = False,
+    cache_dir: Annotated[Path, typer.Option(help="Folder of models.")] = Path("~/.cache/lmoe_ray"),
+) -> None:
+    """How many answers satisfy their JSON schema, and what keeping to one costs."""
+    from lmoe_ray.bench.structured_output import print_report, run
+    from lmoe_ray.pretrained.model_source import resolve
+
+    with err_console.status("resolving the model") as display:
+        report = run(
+            resolve(model, None, cache_dir.expanduser()),
+            num_prompts=prompts,
+            max_tokens=max_tokens,
+            streams=[int(number) for number in streams.split(",")],
+            new_tokens=new_tokens,
+            rounds=rounds,
+            threads=threads,
+            progress=display.update,
+        )
+    if as_json:
+        print(json.dumps(report.as_dict()))
+    else:
+        print_report(report, console)
+
+
 def _workload(quick: bool, concurrency: str, mixes: str, shape: str, threads: int, rounds: int | None) -> Workload:
     """The named workload with what the options change."""
     from lmoe_ray.bench.speed_cells import QUICK, STANDARD, choose_cells, parse_shape

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from lmoe_ray import __version__
-from lmoe_ray.cli import ask_commands, bench_commands, make_commands, serve_command
+from lmoe_ray.cli import ask_commands, bench_commands, key_commands, make_commands, serve_command
 from lmoe_ray.errors import LMoEError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 bench = typer.Typer(help="Measure: accuracy of the router, speed of the engine.", no_args_is_help=True)
+
+keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 
 app.command("serve")(serve_command.serve)
 app.command("check")(serve_command.check)
@@ -35,7 +37,12 @@ app.command("demo")(make_commands.demo)
 bench.command("routing")(bench_commands.routing)
 bench.command("engine")(bench_commands.engine)
 bench.command("gpu")(bench_commands.gpu)
+bench.command("structured")(bench_commands.structured)
 app.add_typer(bench, name="bench")
+keys.command("create")(key_commands.create)
+keys.command("list")(key_commands.show)
+keys.command("revoke")(key_commands.revoke)
+app.add_typer(keys, name="keys")
 
 
 @app.command("version")

@@ -44,7 +44,7 @@ def serve(
     prepare_environment(port or _port_in(path))
     checked = _checked(path, host, port)
     _require_free(checked.host, checked.port)
-    if checked.host not in ("127.0.0.1", "localhost", "::1"):
+    if checked.settings.api.insecure:
         console.print(f"[yellow]Listening on {checked.host}: whoever reaches port {checked.port} can use the API.")
     from lmoe_ray.serving.launch import run_graph
 

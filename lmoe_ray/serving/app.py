@@ -16,18 +16,20 @@
 builder's, and a postponed one would be a string to it.
 """
 
+import os
 import time
 from typing import Any
 
 from ray import serve
 from ray.serve import Application, Deployment
 
+from lmoe_ray.api.api_keys import hashed_keys
 from lmoe_ray.domain.package import LMoEPackage
 from lmoe_ray.domain.served import ServedExpert, ServedModel
 from lmoe_ray.pretrained.package_source import load_package_from
 from lmoe_ray.serving.expert_deployment import ExpertReplica
 from lmoe_ray.serving.graph_backend import PoolMap
-from lmoe_ray.serving.ingress import IngressReplica
+from lmoe_ray.serving.ingress import IngressReplica, require_keys, serve_host
 from lmoe_ray.serving.router_deployment import RouterReplica
 from lmoe_ray.settings import ApiSettings, ModelSettings, PoolSettings, RouterSettings, parse_settings
 
@@ -53,6 +55,8 @@ def build(args: dict[str, Any]) -> Application:
         SettingsError, PackageError, ModelSourceError: what is wrong, where, and the way out.
     """
     settings = parse_settings(args)
+    key_hashes = hashed_keys(os.environ)
+    require_keys(serve_host(), settings.api, key_hashes)
     packages = {model.name: load_package_from(model) for model in settings.models}
     served = tuple(_served(model, packages[model.name]) for model in settings.models)
     pool_maps = {
@@ -61,7 +65,7 @@ def build(args: dict[str, Any]) -> Application:
     }
     pools = {pool.name: _expert(pool).bind(settings, model, pool) for model in settings.models for pool in model.pools}
     router = _router(settings.router).bind(settings, pool_maps, pools)
-    return _ingress(settings.api).bind(served, settings.api, pool_maps, router, pools)
+    return _ingress(settings.api).bind(served, settings.api, key_hashes, pool_maps, router, pools)
 
 
 def _served(model: ModelSettings, package: LMoEPackage | None) -> ServedModel:

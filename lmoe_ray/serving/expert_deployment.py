@@ -73,7 +73,7 @@ class ExpertReplica:
             async for delta in deltas:
                 yield delta
                 if delta.finish_reason is None:
-                    await asyncio.sleep(SEND_INTERVAL_S)
+                    await asyncio.sleep(SEND_INTERVAL_S / request.sampling.n)
 
     async def ping(self) -> None:
         """Answers once every adapter has proved itself, because ``__init__`` waits for that."""

@@ -84,13 +84,13 @@ async def stream_from(
     handle: Any = pool.options(stream=True, multiplexed_model_id=expert or "")
     with our_errors(part):
         response = handle.generate.remote(request, expert)
-        finished = False
+        num_unfinished = request.sampling.n
         try:
             async for delta in response:
-                finished = delta.finish_reason is not None
+                num_unfinished -= delta.finish_reason is not None
                 yield delta
         finally:
-            if not finished:
+            if num_unfinished:
                 response.cancel()
 
 

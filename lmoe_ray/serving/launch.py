@@ -17,8 +17,11 @@ from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.scripts import cli as serve_cli
 from rich.console import Console
 
+from lmoe_ray.api.api_keys import hashed_keys
+from lmoe_ray.api.key_file import read_key_file
 from lmoe_ray.errors import SettingsError
 from lmoe_ray.serving.config_check import IMPORT_PATH, ServeConfig
+from lmoe_ray.serving.ingress import require_keys
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +34,11 @@ def run_graph(config_file: Path, checked: ServeConfig, console: Console) -> None
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
-        SettingsError: the deployment failed; the message is Serve's.
+        SettingsError: others could reach the API without a key, the keys cannot be read, or the deployment
+            failed, and then the message is Serve's.
     """
-    watcher = StartupWatcher(checked, console)
+    needs_key = _check_keys(checked)
+    watcher = StartupWatcher(checked, console, needs_key)
     watcher.start()
     try:
         ray.init(address=os.environ.get("RAY_ADDRESS"), namespace=SERVE_NAMESPACE)
@@ -46,6 +51,15 @@ def run_graph(config_file: Path, checked: ServeConfig, console: Console) -> None
         watcher.stop()
     if watcher.failure is not None:
         raise SettingsError(str(checked.path), watcher.failure)
+
+
+def _check_keys(checked: ServeConfig) -> bool:
+    """What the graph refuses at its start is refused here before anything starts; answers whether keys are needed."""
+    key_hashes, path = hashed_keys(os.environ), checked.settings.api.keys_path
+    require_keys(checked.host, checked.settings.api, key_hashes)
+    if path is not None:
+        read_key_file(path)
+    return path is not None or bool(key_hashes)
 
 
 def _leave_on_signals() -> None:
@@ -61,10 +75,10 @@ def _leave_on_signals() -> None:
 class StartupWatcher(threading.Thread):
     """Shows what is still starting; ends the process's main thread if the deployment fails."""
 
-    def __init__(self, checked: ServeConfig, console: Console) -> None:
+    def __init__(self, checked: ServeConfig, console: Console, needs_key: bool = False) -> None:
         super().__init__(name="startup-watcher", daemon=True)
         self.failure: str | None = None
-        self._checked, self._console = checked, console
+        self._checked, self._console, self._needs_key = checked, console, needs_key
         self._stopped = threading.Event()
         host = "127.0.0.1" if checked.host in ("0.0.0.0", "::") else checked.host
         self._url = f"http://{host}:{checked.port}"
@@ -109,9 +123,10 @@ class StartupWatcher(threading.Thread):
     def _announce(self, seconds: float) -> None:
         model = self._checked.settings.models[0].name
         body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Write a haiku about rain."}}]}}'
+        credentials = '-H "Authorization: Bearer $LMOE_API_KEY" ' if self._needs_key else ""
         self._console.print(f"[bold green]Ready after {seconds:.0f} s:[/] {self._url}/v1", soft_wrap=True)
         self._console.print(
-            f"curl {self._url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+            f"curl {self._url}/v1/chat/completions {credentials}-H 'Content-Type: application/json' -d '{body}'",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -100,7 +100,7 @@ def ask_through(model: RoutedModel, pool_map: PoolMap, pools: Mapping[str, Handl
         async with aclosing(stream_from(pools[pool], f"pool {pool}", request, expert)) as deltas:
             async for delta in deltas:
                 text += delta.text
-                logprob += sum(delta.logprobs)
+                logprob += sum(token.logprob for token in delta.logprobs)
         return text, math.exp(logprob)
 
     return ask

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lmoe_ray.api.api_keys import KeyRing
 from lmoe_ray.api.backend import Backend
 from lmoe_ray.api.http_app import build_app
 from lmoe_ray.settings import ApiSettings
@@ -26,8 +27,10 @@ def chat_body() -> dict[str, Any]:
 def serve() -> Callable[..., httpx.AsyncClient]:
     """An HTTP client on the app over a backend; keyword arguments are API settings."""
 
-    def serve(backend: Backend, keep_alive_s: float = 10.0, **settings: Any) -> httpx.AsyncClient:
-        app = build_app(backend, ApiSettings(**settings), keep_alive_s=keep_alive_s)
+    def serve(
+        backend: Backend, keep_alive_s: float = 10.0, keys: KeyRing | None = None, **settings: Any
+    ) -> httpx.AsyncClient:
+        app = build_app(backend, ApiSettings(**settings), keys=keys, keep_alive_s=keep_alive_s)
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lmoe.test")
 
     return serve

@@ -65,12 +65,12 @@ async def test_the_callers_request_id_is_the_answers_id(serve: Any, chat_body: A
 
 async def test_ignored_fields_are_told_in_body_and_header(serve: Any, chat_body: Any, events_of: Any) -> None:
     client = serve(FakeBackend("Hi"))
-    body = {**chat_body, "tools": [{"type": "function"}], "store": True}
+    body = {**chat_body, "reasoning_effort": "low", "store": True}
     whole = await client.post("/v1/chat/completions", json=body)
-    assert whole.json()["ignored"] == ["tools", "store"]
-    assert whole.headers["x-lmoe-ignored"] == "tools, store"
+    assert whole.json()["ignored"] == ["reasoning_effort", "store"]
+    assert whole.headers["x-lmoe-ignored"] == "reasoning_effort, store"
     first, *others = events_of(await client.post("/v1/chat/completions", json={**body, "stream": True}))
-    assert first["ignored"] == ["tools", "store"]
+    assert first["ignored"] == ["reasoning_effort", "store"]
     assert not any("ignored" in chunk for chunk in others)
 
 

@@ -55,7 +55,8 @@ async def test_deltas_add_up_while_nobody_reads() -> None:
 
 async def test_the_rest_is_the_sum_of_all_that_follows() -> None:
     async with feed(delta("a", 1), 0.01, delta("b", 2), 0.01, delta("c", 3, "length")) as deltas:
-        assert await deltas.rest(await deltas.get()) == TokenDelta("abc", (1, 2, 3), Usage(1, 3), "length")
+        assert await deltas.rest(await deltas.get()) == (TokenDelta("abc", (1, 2, 3), Usage(1, 3), "length"),)
+        assert deltas.is_complete
 
 
 async def test_impatience_loses_nothing() -> None:
@@ -76,7 +77,8 @@ async def test_silence_counts_from_the_last_delta_through_all_impatience() -> No
 
 async def test_each_delta_starts_the_silence_anew() -> None:
     async with feed(0.06, delta("a", 1), 0.06, delta("b", 2, "stop"), timeout_s=0.1) as deltas:
-        assert (await deltas.rest(await deltas.get())).text == "ab"
+        [answer] = await deltas.rest(await deltas.get())
+        assert answer.text == "ab"
 
 
 async def test_an_error_comes_after_the_text_before_it() -> None:
@@ -126,3 +128,18 @@ async def test_leaving_early_closes_the_generator_at_once() -> None:
 async def test_an_error_nobody_waits_for_is_dropped_with_the_feed() -> None:
     async with feed(Overloaded(1, 1)):
         await asyncio.sleep(0.01)
+
+
+async def test_several_answers_are_complete_when_the_last_of_them_is() -> None:
+    def of(index: int, text: str, reason: FinishReason | None = None) -> TokenDelta:
+        return TokenDelta(text, (), Usage(1, 1), reason, index=index)
+
+    steps = (of(1, "x"), of(0, "a"), of(1, "y", "stop"), 0.01, of(0, "b", "length"))
+    async with DeltaFeed(Source().say(*steps), 1.0, num_answers=2) as deltas:
+        first = await deltas.get()
+        assert not deltas.is_complete
+        answers = await deltas.rest(first)
+    assert [(answer.index, answer.text, answer.finish_reason) for answer in answers] == [
+        (0, "ab", "length"),
+        (1, "xy", "stop"),
+    ]

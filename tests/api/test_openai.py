@@ -9,6 +9,7 @@ import pytest
 from lmoe_ray.api.openai import Completion, parse_chat, parse_route, parse_text
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.sampling import MAX_STOP_CHARS, MAX_STOPS, RANGES, SamplingParams
+from lmoe_ray.domain.tools import ToolCall
 from lmoe_ray.errors import InvalidField, UnsupportedValue
 
 USER = {"role": "user", "content": "hello"}
@@ -179,16 +180,61 @@ def test_a_part_that_is_not_text_is_unsupported(kind: str) -> None:
     assert f"part 1 is of type '{kind}'; only text parts are supported" in str(caught.value)
 
 
-def test_content_of_null_is_empty_and_an_assistants_calls_are_kept_as_text() -> None:
+def test_content_of_null_is_empty_and_calls_and_results_are_kept_in_either_way() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"é":1}'}}
     messages = chat(
         {"role": "user", "content": None},
         {"role": "assistant", "content": None, "tool_calls": [call, call]},
-        {"role": "assistant", "content": "so:", "function_call": {"name": "f"}},
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+        {"role": "assistant", "content": "so:", "function_call": {"name": "f", "arguments": {"a": 1}}},
+        {"role": "function", "name": "f", "content": "rain"},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "tool_calls": []},
     ).generate.messages
-    line = '{"id":"c1","type":"function","function":{"name":"f","arguments":"{\\"é\\":1}"}}'
-    assert [m.content for m in messages] == ["", f"{line}\n{line}", 'so:\n{"name":"f"}', "no"]
+    kept = ToolCall("f", '{"é":1}', "c1")
+    assert messages == (
+        Message("user", ""),
+        Message("assistant", "", (kept, kept)),
+        Message("tool", "sunny", call_id="c1"),
+        Message("assistant", "so:", (ToolCall("f", '{"a": 1}'),)),
+        Message("tool", "rain", name="f"),
+        Message("assistant", "no"),
+    )
+
+
+def test_log_probabilities_are_asked_for_in_either_way() -> None:
+    def asked(params: SamplingParams) -> tuple[bool, int]:
+        return params.logprobs, params.top_logprobs
+
+    assert asked(sampling()) == asked(sampling(logprobs=0)) == asked(sampling(logprobs=False)) == (False, 0)
+    assert asked(sampling(logprobs=True)) == (True, 0)
+    assert asked(sampling(logprobs=True, top_logprobs=20)) == (True, 20)
+    assert asked(text().generate.sampling) == (False, 0)
+    assert asked(text(logprobs=0).generate.sampling) == (True, 0)
+    assert asked(text(logprobs=5).generate.sampling) == (True, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": 2}, "logprobs"),
+    ],
+)
+def test_log_probabilities_outside_their_limits_are_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        chat(**fields)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("count", [6, -1, True])
+def test_a_text_counts_its_likeliest_tokens_up_to_five(count: Any) -> None:
+    with pytest.raises(InvalidField, match="logprobs"):
+        text(logprobs=count)
+
+
+def test_the_best_of_as_many_as_are_wanted_are_all() -> None:
+    assert text(n=3, best_of=3).generate.sampling.n == 3
 
 
 def test_too_many_messages_are_refused_with_both_numbers() -> None:
@@ -216,13 +262,7 @@ def test_an_expert_that_is_null_or_empty_is_absent(expert: Any) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"n": 2},
-        {"logprobs": True},
-        {"top_logprobs": 1},
-        {"tool_choice": "required"},
-        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
-        {"function_call": {"name": "f"}},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {}}}},
+        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
         {"modalities": ["text", "audio"]},
         {"audio": {"voice": "alloy"}},
     ],
@@ -236,9 +276,8 @@ def test_what_would_change_a_chat_answer_and_cannot_be_done_is_refused(fields: d
 @pytest.mark.parametrize(
     ("prompt", "fields"),
     [
-        ("x", {"n": 2}),
         ("x", {"best_of": 2}),
-        ("x", {"logprobs": 5}),
+        ("x", {"logprobs": 5, "echo": True}),
         ("x", {"suffix": "y"}),
         (["x", "y"], {}),
         ([], {}),
@@ -256,10 +295,10 @@ def test_fields_without_effect_are_reported_in_their_order() -> None:
     tool = {"type": "function", "function": {"name": "f"}}
     completion = chat(
         store=True,
-        tools=[tool, tool],
+        tools=[tool],
         tool_choice="auto",
-        functions=[tool],
-        response_format={"type": "json_object"},
+        parallel_tool_calls=True,
+        response_format={"type": "text"},
         reasoning_effort="low",
         verbosity="high",
         service_tier="flex",
@@ -272,20 +311,13 @@ def test_fields_without_effect_are_reported_in_their_order() -> None:
     )
     assert completion.ignored == (
         "store",
-        "tools",
-        "functions",
-        "response_format",
         "reasoning_effort",
         "verbosity",
         "service_tier",
         "metadata",
         "ma gic",
     )
-    assert completion.generate.num_tools == 3
-
-
-def test_a_schema_that_is_not_strict_is_reported_not_refused() -> None:
-    assert chat(response_format={"type": "json_schema", "json_schema": {"schema": {}}}).ignored == ("response_format",)
+    assert completion.generate.num_tools == 1
 
 
 def test_only_so_many_ignored_fields_are_repeated() -> None:
@@ -327,6 +359,6 @@ def test_a_route_body_is_a_chat_or_a_text_and_needs_no_model() -> None:
 def test_calls_nested_to_the_edge_of_the_stack_are_refused_not_fatal() -> None:
     call: Any = "x"
     for _ in range(100_000):
-        call = [call]
-    with pytest.raises(InvalidField, match="tool_calls: is nested too deeply"):
-        chat({"role": "assistant", "tool_calls": [call]})
+        call = {"a": call}
+    with pytest.raises(InvalidField, match="arguments: is nested too deeply"):
+        chat({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": call}}]})

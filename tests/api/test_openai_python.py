@@ -8,6 +8,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
+from lmoe_ray.domain.stream import TokenDelta, Usage
+from lmoe_ray.domain.tools import CallPiece
 from lmoe_ray.errors import Overloaded, PromptTooLong
 from tests.fakes import FakeBackend
 
@@ -49,6 +51,51 @@ async def test_a_prompt_is_completed_and_streamed(connect: Any) -> None:
     assert "".join([chunk.choices[0].text async for chunk in stream]) == "very fast"
 
 
+async def test_several_answers_to_one_chat_are_told_apart(connect: Any) -> None:
+    client = connect(FakeBackend("Hel", 0.01, "lo"))
+    whole = await client.chat.completions.create(model="demo", messages=HELLO, n=3)
+    assert [(choice.index, choice.message.content) for choice in whole.choices] == [(n, "Hello") for n in range(3)]
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (2, 6)
+    stream = await client.chat.completions.create(
+        model="demo", messages=HELLO, n=3, stream=True, stream_options={"include_usage": True}
+    )
+    texts, reasons, usage = ["", "", ""], {}, None
+    async for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            assert choice.delta.content is not None or choice.finish_reason
+            texts[choice.index] += choice.delta.content or ""
+            reasons[choice.index] = choice.finish_reason
+    assert (texts, reasons) == (["Hello"] * 3, dict.fromkeys(range(3), "stop"))
+    assert (usage.prompt_tokens, usage.completion_tokens) == (2, 6)
+
+
+async def test_a_call_is_put_together_from_a_stream_as_from_a_whole_answer(connect: Any) -> None:
+    pieces = [
+        (CallPiece(0, "f", '{"a'),),
+        (CallPiece(0, arguments='": 1}'), CallPiece(1, "g")),
+        (CallPiece(1, "", "{}"),),
+    ]
+    usage, ends = Usage(2, 3), (None, None, "tool_calls")
+    deltas = [TokenDelta("", (1,), usage, end, calls=calls) for calls, end in zip(pieces, ends, strict=True)]
+    client = connect(FakeBackend(*deltas))
+    fields = {"model": "demo", "messages": HELLO, "tools": [openai_tool("f"), openai_tool("g")]}
+    whole = (await client.chat.completions.create(**fields)).choices[0]
+    calls = [(call.id, call.function.name, call.function.arguments) for call in whole.message.tool_calls]
+    assert ([call[1:] for call in calls], whole.finish_reason) == ([("f", '{"a": 1}'), ("g", "{}")], "tool_calls")
+    grown: dict[int, list[str]] = {}
+    async for chunk in await client.chat.completions.create(**fields, stream=True):
+        for call in chunk.choices[0].delta.tool_calls or ():
+            if call.id:
+                grown[call.index] = [call.function.name, ""]
+            grown[call.index][1] += call.function.arguments
+    assert grown == {0: ["f", '{"a": 1}'], 1: ["g", "{}"]}
+
+
+def openai_tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+
+
 async def test_models_are_listed_and_retrieved(connect: Any) -> None:
     client = connect(FakeBackend("Hi"))
     assert [model.id async for model in client.models.list()][:3] == ["demo", "demo:code", "demo:math"]
@@ -59,7 +106,8 @@ async def test_models_are_listed_and_retrieved(connect: Any) -> None:
     ("backend", "fields", "kind", "code"),
     [
         (FakeBackend("x"), {"model": "nothing"}, openai.NotFoundError, "model_not_found"),
-        (FakeBackend("x"), {"n": 2}, openai.BadRequestError, "unsupported_value"),
+        (FakeBackend("x"), {"n": 9}, openai.BadRequestError, "invalid_value"),
+        (FakeBackend("x"), {"modalities": ["audio"]}, openai.BadRequestError, "unsupported_value"),
         (FakeBackend("x"), {"temperature": 9}, openai.BadRequestError, "invalid_value"),
         (FakeBackend(PromptTooLong(9, 8)), {}, openai.BadRequestError, "context_length_exceeded"),
         (FakeBackend(Overloaded(9, 8)), {}, openai.RateLimitError, "overloaded"),

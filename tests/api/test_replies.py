@@ -20,19 +20,28 @@ from lmoe_ray.api.replies import (
 )
 from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
 from lmoe_ray.domain.served import ServedModel
-from lmoe_ray.domain.stream import TokenDelta, Usage
+from lmoe_ray.domain.stream import TokenDelta, TokenLogprob, Usage
+from lmoe_ray.domain.tools import CallPiece
 from lmoe_ray.errors import ExpertNotFound, InvalidField
 from tests.fakes import MODEL
 
 DECISION = RoutingDecision("demo", "code", "similarity", 0.75, duration_s=0.125)
 ANSWER = TokenDelta("hi", (1,), Usage(3, 2), "length")
+PIECE = TokenDelta("x", (1,), Usage(3, 1))
+#: "é" in two halves, with the likelier beside each; then the token that ended the answer.
+LOGPROBS = (
+    TokenLogprob(b"\xc3", -0.5, ((b"a", -0.25), (b"\xc3", -0.5))),
+    TokenLogprob(b"\xa9x", -1.5),
+    TokenLogprob(b"", -0.125),
+)
+CALLS = (CallPiece(0, "f", '{"a": 1}'), CallPiece(1, "g", "{}"))
 
 #: Top-level keys that Open WebUI reads as commands.
 TAKEN = {"event", "type", "selected_model_id", "timings", "name", "provider", "pipeline", "connection_type"}
 
 
 def test_a_whole_chat_answer_is_the_predecessors_plus_openais() -> None:
-    assert ChatReply("r1", 7, DECISION, ("tools",)).whole(ANSWER, 1.5) == {
+    assert ChatReply("r1", 7, DECISION, ("tools",)).whole((ANSWER,), 1.5) == {
         "id": "chatcmpl-r1",
         "object": "chat.completion",
         "created": 7,
@@ -48,7 +57,7 @@ def test_a_whole_chat_answer_is_the_predecessors_plus_openais() -> None:
 
 
 def test_a_whole_text_answer_repeats_the_prompt_if_asked() -> None:
-    body = TextReply("r1", 7, DECISION, echo="say: ").whole(ANSWER, 1.5)
+    body = TextReply("r1", 7, DECISION, echo="say: ").whole((ANSWER,), 1.5)
     assert (body["id"], body["object"]) == ("cmpl-r1", "text_completion")
     assert body["choices"] == [{"index": 0, "text": "say: hi", "logprobs": None, "finish_reason": "length"}]
     assert "ignored" not in body
@@ -66,11 +75,10 @@ def test_the_first_chunk_tells_who_answers_and_what_is_ignored_and_no_other_does
         "routing_duration": 0.125,
         "ignored": ["tools"],
     }
-    assert reply.text_chunk("x") == {
-        **head,
-        "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}],
-    }
-    assert reply.last_chunk("stop", 1.5) == {
+    assert reply.pieces(PIECE) == [
+        {**head, "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
+    ]
+    assert reply.last_chunk(0, "stop", 1.5) == {
         **head,
         "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
         "duration": 1.5,
@@ -85,8 +93,9 @@ def test_the_first_chunk_tells_who_answers_and_what_is_ignored_and_no_other_does
 @pytest.mark.parametrize("shape", [ChatReply, TextReply])
 def test_no_key_of_ours_has_a_meaning_elsewhere(shape: type[Reply]) -> None:
     reply = shape("r1", 7, DECISION, ("tools",))
-    chunks = [reply.first_chunk(), reply.text_chunk("x"), reply.last_chunk("stop", 1.0), reply.usage_chunk(Usage(1, 1))]
-    for body in [reply.whole(ANSWER, 1.0), *chunks, *encode_models((MODEL,))]:
+    last = reply.last_chunk(0, "stop", 1.0)
+    chunks = [reply.first_chunk(), *reply.pieces(PIECE), last, reply.usage_chunk(Usage(1, 1))]
+    for body in [reply.whole((ANSWER,), 1.0), *chunks, *encode_models((MODEL,))]:
         assert not TAKEN & body.keys()
 
 
@@ -140,3 +149,96 @@ def test_a_decision_survives_the_wire() -> None:
         duration_s=0.125,
     )
     assert decode_decision(json.loads(to_json(encode_decision(decision)))) == decision
+
+
+def test_log_probabilities_of_a_chat_come_token_by_token_with_their_bytes() -> None:
+    answer = TokenDelta("éx", (1, 2, 0), Usage(3, 3), "stop", LOGPROBS)
+    [choice] = ChatReply("r1", 7, DECISION).whole((answer,), 1.0)["choices"]
+    assert choice["logprobs"] == {
+        "content": [
+            {
+                "token": "\ufffd",
+                "logprob": -0.5,
+                "bytes": [0xC3],
+                "top_logprobs": [
+                    {"token": "a", "logprob": -0.25, "bytes": [97]},
+                    {"token": "\ufffd", "logprob": -0.5, "bytes": [0xC3]},
+                ],
+            },
+            {"token": "\ufffdx", "logprob": -1.5, "bytes": [0xA9, 120], "top_logprobs": []},
+        ],
+        "refusal": None,
+    }
+
+
+def test_log_probabilities_of_a_text_are_lists_side_by_side() -> None:
+    answer = TokenDelta("éx", (1, 2, 0), Usage(3, 3), "stop", LOGPROBS)
+    reply = TextReply("r1", 7, DECISION)
+    expected = {
+        "tokens": ["\ufffd", "\ufffdx"],
+        "token_logprobs": [-0.5, -1.5],
+        "top_logprobs": [{"\ufffd": -0.5, "a": -0.25}, {"\ufffdx": -1.5}],
+        "text_offset": [0, 1],
+    }
+    assert reply.whole((answer,), 1.0)["choices"][0]["logprobs"] == expected
+    [chunk] = reply.pieces(answer, offset=5)
+    assert chunk["choices"][0]["logprobs"] == {**expected, "text_offset": [5, 6]}
+
+
+@pytest.mark.parametrize("shape", [ChatReply, TextReply])
+def test_log_probabilities_without_text_are_not_lost_and_content_is_never_null(shape: type[Reply]) -> None:
+    [chunk] = shape("r1", 7, DECISION).pieces(TokenDelta("", (1,), Usage(3, 1), None, LOGPROBS[:1]))
+    choice = chunk["choices"][0]
+    assert (choice["delta"]["content"] if "delta" in choice else choice["text"]) == ""
+    assert choice["logprobs"]
+
+
+def test_calls_are_told_whole_with_ids_of_their_own_and_content_that_is_no_null() -> None:
+    answer = TokenDelta("", (1,), Usage(3, 2), "tool_calls", (), CALLS, 1)
+    [choice] = ChatReply("r1", 7, DECISION).whole((answer,), 1.0)["choices"]
+    first, second = choice["message"].pop("tool_calls")
+    assert choice == {"index": 1, "message": {"role": "assistant", "content": ""}, "finish_reason": "tool_calls"}
+    assert (first["type"], first["function"]) == ("function", {"name": "f", "arguments": '{"a": 1}'})
+    assert first["id"].startswith("call_")
+    assert first["id"] != second["id"]
+
+
+def test_a_call_is_streamed_as_its_name_and_then_its_arguments() -> None:
+    reply = ChatReply("r1", 7, DECISION)
+    pieces = [CallPiece(0, "f"), CallPiece(0, arguments='{"a"'), CallPiece(0, arguments=": 1}")]
+    chunks = [chunk for piece in pieces for chunk in reply.pieces(TokenDelta("", (1,), Usage(3, 1), calls=(piece,)))]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    [head] = deltas[0]["tool_calls"]
+    assert head == {
+        "index": 0,
+        "id": head["id"],
+        "type": "function",
+        "function": {"name": "f", "arguments": ""},
+    }
+    assert deltas[1:] == [
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]},
+    ]
+    whole = reply.whole((TokenDelta("", (1,), Usage(3, 1), "tool_calls", calls=CALLS[:1]),), 1.0)
+    assert whole["choices"][0]["message"]["tool_calls"][0]["id"] == head["id"]
+
+
+def test_functions_are_answered_in_the_older_way() -> None:
+    reply = ChatReply("r1", 7, DECISION, is_legacy_call=True)
+    answer = TokenDelta("", (1,), Usage(3, 2), "tool_calls", (), CALLS[:1])
+    assert reply.whole((answer,), 1.0)["choices"] == [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "",
+                "function_call": {"name": "f", "arguments": '{"a": 1}'},
+            },
+            "finish_reason": "function_call",
+        }
+    ]
+    assert [chunk["choices"][0]["delta"] for chunk in reply.pieces(answer)] == [
+        {"function_call": {"name": "f", "arguments": ""}},
+        {"function_call": {"arguments": '{"a": 1}'}},
+    ]
+    assert reply.last_chunk(0, "tool_calls", 1.0)["choices"][0]["finish_reason"] == "function_call"

@@ -1,0 +1,190 @@
+"""What is sent by mistake or in malice: refused quickly, in OpenAI's shape, and nothing is left running."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from lmoe_ray.api import incoming, sse
+from lmoe_ray.api.http_app import build_app
+from lmoe_ray.settings import ApiSettings
+from tests.fakes import FakeBackend
+
+CHAT = "/v1/chat/completions"
+POSTS = [CHAT, "/v1/completions", "/v1/route"]
+HUGE = 50 * 1024 * 1024
+
+
+def body_of(text: str, **fields: Any) -> dict[str, Any]:
+    """Good for every path that takes a body."""
+    return {"model": "demo", "messages": [{"role": "user", "content": text}], "prompt": text, **fields}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Look until it is so: what is watched has no event to wait for."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def listening(backend: FakeBackend) -> AsyncIterator[int]:
+    """A real HTTP server on a free port."""
+    app = build_app(backend, ApiSettings(), keep_alive_s=0.02)
+    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def answer_to(port: int, head: str, *pieces: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of the answer; stops sending as soon as it comes, as a good client does."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: lmoe.test\r\n{head}\r\n".encode())
+        status_line = asyncio.create_task(reader.readline())
+        for piece in pieces:
+            if status_line.done():
+                break
+            writer.write(piece)
+            await asyncio.wait({asyncio.create_task(writer.drain()), status_line}, return_when="FIRST_COMPLETED")
+        async with asyncio.timeout(5):
+            status = int((await status_line).split()[1])
+            headers = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(headers.split("content-length: ")[1].split("\r\n")[0])
+            return status, json.loads(await reader.readexactly(length))
+    finally:
+        writer.close()
+
+
+async def test_fifty_megabytes_announced_are_refused_before_they_are_sent() -> None:
+    async with listening(FakeBackend("Hi")) as port:
+        status, body = await answer_to(port, f"Content-Length: {HUGE}\r\n")
+
+    assert (status, body["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_fifty_megabytes_unannounced_are_refused_once_they_are_too_many() -> None:
+    piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    async with listening(FakeBackend("Hi")) as port:
+        status, body = await answer_to(port, "Transfer-Encoding: chunked\r\n", *[piece] * (HUGE // 0x10000))
+
+    assert (status, body["error"]["code"]) == (413, "request_too_large")
+    assert int(body["error"]["message"].split()[5]) < 2 * ApiSettings().max_body_bytes
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize(
+    "value", ["[" * 2_000_000, '{"a":' * 100_000, "[" * 65 + "]" * 65, '[{"a":' * 40 + "1" + "}]" * 40]
+)
+async def test_deep_nesting_is_refused_quickly(serve: Any, error_of: Any, path: str, value: str) -> None:
+    begin_s = time.monotonic()
+    response = await serve(FakeBackend("Hi")).post(path, content=f'{{"model": "demo", "tools": {value}}}')
+
+    assert response.status_code == 400
+    assert error_of(response)["code"] == "invalid_json"
+    assert "nested too deeply" in error_of(response)["message"]
+    assert time.monotonic() - begin_s < 2
+
+
+async def test_nesting_that_tools_may_need_passes(serve: Any) -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(20):
+        schema = {"type": "object", "properties": {"a": schema}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+
+    assert (await serve(FakeBackend("Hi")).post(CHAT, json=body_of("x", tools=tools))).status_code == 200
+
+
+@pytest.mark.parametrize("path", POSTS)
+async def test_a_nul_is_a_character_in_a_text_and_harmless_in_a_name(serve: Any, error_of: Any, path: str) -> None:
+    backend = FakeBackend("Hi")
+    client = serve(backend)
+
+    assert (await client.post(path, json=body_of("a\0b"))).status_code == 200
+    assert backend.requests[0].prompt == "a\0b" or backend.requests[0].messages[0].content == "a\0b"
+    for field in ("model", "expert"):
+        assert error_of(await client.post(path, json=body_of("x", **{field: "a\0\r\nx: y"})))["param"] == field
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("field", ["messages", "prompt", "model", "expert", "stop", "user", "tools"])
+async def test_half_a_character_is_refused_wherever_it_stands(serve: Any, error_of: Any, path: str, field: str) -> None:
+    backend = FakeBackend("Hi")
+    half: Any = [{"role": "user", "content": "\ud83e"}] if field in ("messages", "tools") else "\ud83e"
+    response = await serve(backend).post(path, content=json.dumps(body_of("x", **{field: half})))
+
+    assert (response.status_code, error_of(response)["param"]) == (400, field)
+    assert backend.requests == []
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("word", ["a", " ", "\n", "🦊", "́"])
+async def test_a_word_of_a_million_characters_is_read_at_once(serve: Any, path: str, word: str) -> None:
+    client = serve(FakeBackend("Hi"), max_body_bytes=16 << 20)
+    begin_s = time.monotonic()
+    response = await client.post(path, json=body_of(word * 1_000_000))
+
+    assert response.status_code == 200
+    assert time.monotonic() - begin_s < 2
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("field", ["model", "expert"])
+async def test_a_name_of_a_million_characters_is_not_echoed(serve: Any, error_of: Any, path: str, field: str) -> None:
+    response = await serve(FakeBackend("Hi")).post(path, json=body_of("x", **{field: "a" * 1_000_000}))
+
+    assert response.status_code in (400, 404, 422)
+    assert len(error_of(response)["message"]) <= 400
+
+
+async def test_more_headers_than_the_limit_are_refused(serve: Any, error_of: Any) -> None:
+    client = serve(FakeBackend("Hi"), max_headers=20)
+    few, many = ([(f"x-{number}", "1") for number in range(count)] for count in (5, 30))
+
+    assert (await client.get("/v1/models", headers=few)).status_code == 200
+    refused = await client.get("/v1/models", headers=[*many, ("origin", "https://app.test")])
+    assert refused.status_code == 431
+    assert error_of(refused)["code"] == "too_many_headers"
+    assert refused.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"Bearer \xe9\x00", b"Bearer " + b"x" * 8000])
+async def test_strange_credentials_are_only_strange(serve: Any, value: bytes) -> None:
+    response = await serve(FakeBackend("Hi")).get("/v1/models", headers=[(b"authorization", value)])
+
+    assert response.status_code == 200
+
+
+async def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "BODY_TIMEOUT_S", 0.05)
+    async with listening(FakeBackend("Hi")) as port:
+        status, body = await answer_to(port, "Content-Length: 100\r\n", b'{"model":')
+
+    assert (status, body["error"]["code"]) == (408, "request_timeout")
+
+
+async def test_a_client_that_does_not_read_is_given_up_and_its_work_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "SEND_TIMEOUT_S", 0.1)
+    backend = FakeBackend(*["x" * 1_000_000] * 32, 60.0, "end")
+    content = json.dumps(body_of("x", stream=True)).encode()
+    async with listening(backend) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
+        try:
+            await until(lambda: backend.num_running == 1)
+            await until(lambda: backend.num_running == 0)
+        finally:
+            writer.close()
