@@ -12,11 +12,20 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from lmoe_ray.api.lenient_body import Lenient, unsupported, wrong
+from lmoe_ray.api.tool_bodies import ToolsBody
 from lmoe_ray.domain.chat import Role
-from lmoe_ray.domain.sampling import LOGIT_BIAS_RANGE, MAX_STOP_CHARS, MAX_STOPS, RANGES, SamplingParams
+from lmoe_ray.domain.sampling import (
+    LOGIT_BIAS_RANGE,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TOP_LOGPROBS,
+    RANGES,
+    SamplingParams,
+)
+from lmoe_ray.domain.tools import ToolCall
 from lmoe_ray.errors import one_line
 
 ROLES: Mapping[str, Role] = {
@@ -27,21 +36,14 @@ ROLES: Mapping[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-UNSUPPORTED = "unsupported_value"
 MAX_LOGIT_BIASES = 1024
+#: OpenAI's own limit on the older endpoint.
+MAX_LEGACY_LOGPROBS = 5
 
 _DEFAULTS = SamplingParams()
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 #: Kinds of content parts that are text, and the key that holds it.
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-
-
-def _wrong(problem: str) -> PydanticCustomError:
-    return PydanticCustomError("invalid_value", "{problem}", {"problem": problem})
-
-
-def _unsupported(problem: str) -> PydanticCustomError:
-    return PydanticCustomError(UNSUPPORTED, "{problem}", {"problem": problem})
 
 
 def _range(name: str) -> Any:
@@ -54,7 +56,7 @@ def _only(neutral: Any) -> AfterValidator:
 
     def check(value: Any) -> Any:
         if value != neutral:
-            raise _unsupported(f"only {json.dumps(neutral)} is supported; leave the field out")
+            raise unsupported(f"only {json.dumps(neutral)} is supported; leave the field out")
         return value
 
     return AfterValidator(check)
@@ -65,39 +67,41 @@ def _plain_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise _wrong("must be a string, a list of parts or null")
+        raise wrong("must be a string, a list of parts or null")
     return "\n".join(_part_text(number, part) for number, part in enumerate(content))
 
 
 def _part_text(number: int, part: Any) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(kind, str):
-        raise _wrong(f"part {number} must be an object with a 'type'")
+        raise wrong(f"part {number} must be an object with a 'type'")
     if kind not in _TEXT_PARTS:
-        raise _unsupported(f"part {number} is of type {one_line(kind, 40)!r}; only text parts are supported")
+        raise unsupported(f"part {number} is of type {one_line(kind, 40)!r}; only text parts are supported")
     text = part.get(_TEXT_PARTS[kind])
     if not isinstance(text, str):
-        raise _wrong(f"part {number} has no text in {_TEXT_PARTS[kind]!r}")
+        raise wrong(f"part {number} has no text in {_TEXT_PARTS[kind]!r}")
     return text
 
 
-def _json_lines(calls: Any) -> str:
-    """Calls as compact JSON, one a line: the model sees what it has asked for, and nothing is lost."""
+def _arguments(arguments: Any) -> Any:
+    """Arguments are JSON text; some clients send them as the object they stand for."""
+    if not isinstance(arguments, dict):
+        return arguments
     try:
-        return "\n".join(json.dumps(call, ensure_ascii=False, separators=(",", ":")) for call in calls)
+        return json.dumps(arguments, ensure_ascii=False)
     except RecursionError as exc:
-        raise _wrong("is nested too deeply") from exc
+        raise wrong("is nested too deeply") from exc
 
 
-def _call_list(calls: Any) -> str:
+def _call_list(calls: Any) -> Any:
     if not isinstance(calls, list):
-        raise _wrong("must be a list or null")
-    return _json_lines(calls)
+        raise wrong("must be a list or null")
+    return calls
 
 
 def _known_role(role: str) -> str:
     if role not in ROLES:
-        raise _wrong(f"must be one of {', '.join(ROLES)}")
+        raise wrong(f"must be one of {', '.join(ROLES)}")
     return role
 
 
@@ -106,9 +110,9 @@ def _one_prompt(prompt: Any) -> Any:
     if not isinstance(prompt, list):
         return prompt
     if any(not isinstance(item, str) for item in prompt):
-        raise _unsupported("token ids are not supported; send the prompt as a string")
+        raise unsupported("token ids are not supported; send the prompt as a string")
     if len(prompt) != 1:
-        raise _unsupported(f"one prompt per request is supported, not {len(prompt)}; send them one by one")
+        raise unsupported(f"one prompt per request is supported, not {len(prompt)}; send them one by one")
     return prompt[0]
 
 
@@ -116,68 +120,69 @@ def _stop_list(stop: Any) -> Any:
     if isinstance(stop, str):
         return [stop]
     if stop is not None and not isinstance(stop, list):
-        raise _wrong("must be a string, a list of strings or null")
+        raise wrong("must be a string, a list of strings or null")
     return stop
 
 
 def _within_stop_limits(stops: list[str] | None) -> list[str] | None:
     strings = [stop for stop in stops or () if stop]
     if len(strings) > MAX_STOPS:
-        raise _wrong(f"there are {len(strings)} strings, the limit is {MAX_STOPS}")
+        raise wrong(f"there are {len(strings)} strings, the limit is {MAX_STOPS}")
     if any(len(stop) > MAX_STOP_CHARS for stop in strings):
-        raise _wrong(f"a string has more than {MAX_STOP_CHARS} characters")
+        raise wrong(f"a string has more than {MAX_STOP_CHARS} characters")
     return stops
 
 
 def _within_bias_limits(biases: dict[str, float]) -> dict[str, float]:
     low, high = LOGIT_BIAS_RANGE
     if not all(_TOKEN_ID.fullmatch(token_id) for token_id in biases):
-        raise _wrong("keys must be token ids, such as '50256'")
+        raise wrong("keys must be token ids, such as '50256'")
     if not all(low <= bias <= high for bias in biases.values()):
-        raise _wrong(f"values must lie between {low:g} and {high:g}")
+        raise wrong(f"values must lie between {low:g} and {high:g}")
     return biases
 
 
-def _not_forced(choice: Any) -> Any:
-    if choice not in ("auto", "none"):
-        raise _unsupported("a call cannot be forced; send 'auto' or leave the field out")
-    return choice
+def _from_legacy(count: Any) -> Any:
+    """The newer endpoint asks for log-probabilities by true and false."""
+    if isinstance(count, bool):
+        raise wrong(f"counts the likeliest tokens to report, 0 to {MAX_LEGACY_LOGPROBS}")
+    return count
 
 
-def _not_strict(response_format: dict[str, Any]) -> dict[str, Any]:
-    schema = response_format.get("json_schema")
-    if isinstance(schema, dict) and schema.get("strict") is True:
-        raise _unsupported("a strict JSON schema cannot be guaranteed; set strict to false")
-    return response_format
+class CalledBody(Lenient):
+    name: str
+    arguments: Annotated[str, BeforeValidator(_arguments)] = "{}"
 
 
-class _Lenient(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, data: Any) -> Any:
-        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
+class CallBody(Lenient):
+    id: str = ""
+    function: CalledBody
 
 
-class MessageBody(_Lenient):
+class MessageBody(Lenient):
     """One message. Our own replies come back as messages, so whatever else they hold is ignored."""
 
     role: Annotated[str, AfterValidator(_known_role)]
     content: Annotated[str, BeforeValidator(_plain_text)] = ""
-    tool_calls: Annotated[str, BeforeValidator(_call_list)] = ""
-    function_call: Annotated[str, BeforeValidator(lambda call: _json_lines([call]))] = ""
+    tool_calls: Annotated[list[CallBody], BeforeValidator(_call_list)] = Field(default_factory=list)
+    function_call: CalledBody | None = None
+    name: str = ""
+    tool_call_id: str = ""
 
     @property
-    def text(self) -> str:
-        return "\n".join(text for text in (self.content, self.tool_calls, self.function_call) if text)
+    def calls(self) -> tuple[ToolCall, ...]:
+        """In whichever way they came."""
+        legacy = [] if self.function_call is None else [CallBody(function=self.function_call)]
+        return tuple(
+            ToolCall(call.function.name, call.function.arguments, call.id) for call in (*self.tool_calls, *legacy)
+        )
 
 
-class StreamOptions(_Lenient):
+class StreamOptions(Lenient):
     include_usage: bool = False
 
 
-class CompletionBody(_Lenient):
+class CompletionBody(Lenient):
     """Fields of both kinds of completion."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -194,27 +199,22 @@ class CompletionBody(_Lenient):
     presence_penalty: Annotated[float, _range("presence_penalty")] = _DEFAULTS.presence_penalty
     frequency_penalty: Annotated[float, _range("frequency_penalty")] = _DEFAULTS.frequency_penalty
     seed: Annotated[int | None, _range("seed")] = _DEFAULTS.seed
-    logit_bias: Annotated[
-        dict[str, float], Field(max_length=MAX_LOGIT_BIASES), AfterValidator(_within_bias_limits)
-    ] = {}
+    logit_bias: Annotated[dict[str, float], Field(max_length=MAX_LOGIT_BIASES), AfterValidator(_within_bias_limits)] = (
+        Field(default_factory=dict)
+    )
     stop: Annotated[list[str] | None, BeforeValidator(_stop_list), AfterValidator(_within_stop_limits)] = None
     ignore_eos: bool = False
-    n: Annotated[int, _only(1)] = 1
-    # The newer endpoint asks (false), the older one counts (0); to Python they are equal.
-    logprobs: Annotated[Any, _only(False)] = False
-    top_logprobs: Annotated[int, _only(0)] = 0
+    n: Annotated[int, _range("n")] = _DEFAULTS.n
 
 
-class ChatBody(CompletionBody):
+class ChatBody(CompletionBody, ToolsBody):
     """``/v1/chat/completions``."""
 
     messages: Annotated[list[MessageBody], Field(min_length=1)]
-    tools: list[Any] = []
-    functions: list[Any] = []
-    tool_choice: Annotated[Any, AfterValidator(_not_forced)] = "auto"
-    function_call: Annotated[Any, AfterValidator(_not_forced)] = "auto"
-    response_format: Annotated[dict[str, Any], AfterValidator(_not_strict)] = {}
-    modalities: Annotated[Any, _only(["text"])] = ["text"]
+    # Some clients send the older endpoint's 0 for "none".
+    logprobs: Annotated[bool, BeforeValidator(lambda asked: False if asked == 0 else asked)] = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    modalities: Annotated[Any, _only(["text"])] = Field(default_factory=lambda: ["text"])
     audio: Annotated[Any, _only(None)] = None
 
 
@@ -224,4 +224,5 @@ class TextBody(CompletionBody):
     prompt: Annotated[str, BeforeValidator(_one_prompt), Field(min_length=1)]
     echo: bool = False
     suffix: Annotated[str, _only("")] = ""
-    best_of: Annotated[int, _only(1)] = 1
+    best_of: int | None = None
+    logprobs: Annotated[int | None, Field(ge=0, le=MAX_LEGACY_LOGPROBS), BeforeValidator(_from_legacy)] = None

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +23,7 @@ from lmoe_ray.api.incoming import read_object, request_id_of
 from lmoe_ray.api.openai import Completion, parse_chat, parse_text
 from lmoe_ray.api.replies import ChatReply, Json, Reply, TextReply, encode_error, to_json
 from lmoe_ray.api.sse import DONE, KEEP_ALIVE, EventStream, encode_event, while_connected
-from lmoe_ray.domain.stream import TokenDelta
+from lmoe_ray.domain.stream import TokenDelta, Usage, total_usage
 from lmoe_ray.errors import InternalError, LMoEError
 from lmoe_ray.settings import ApiSettings
 
@@ -51,10 +52,12 @@ class Completions:
         async with while_connected(http.receive), AsyncExitStack() as opened:
             decision = await self._backend.route(request)
             deltas = self._backend.generate(request, decision)
-            feed = await opened.enter_async_context(DeltaFeed(deltas, self._settings.token_timeout_s))
+            num_answers = request.sampling.n
+            feed = await opened.enter_async_context(DeltaFeed(deltas, self._settings.token_timeout_s, num_answers))
             first = await feed.get()
-            reply = shape(request.request_id, created, decision, completion.ignored, completion.echo)
-            answer = _Answer(reply, feed, begin_s)
+            ignored, echo, is_legacy_call = completion.ignored, completion.echo, completion.is_legacy_call
+            reply = shape(request.request_id, created, decision, ignored, echo, is_legacy_call)
+            answer = _Answers(reply, feed, begin_s, num_answers)
             if completion.stream:
                 events = answer.events(first, self._keep_alive_s, completion.include_usage)
                 return EventStream(events, opened.pop_all(), reply.headers)
@@ -62,29 +65,37 @@ class Completions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """One answer under way, after its first delta."""
+class _Answers:
+    """The answers to one request under way, after the first delta of any."""
 
     reply: Reply
     feed: DeltaFeed
     begin_s: float
+    num_answers: int
+    num_sent_chars: Counter[int] = field(default_factory=Counter)
+    last_usages: dict[int, Usage] = field(default_factory=dict)
 
     async def whole(self, first: TokenDelta) -> Response:
-        delta = await self.feed.rest(first)
-        content = to_json(self.reply.whole(delta, self._finish(delta)))
+        answers = await self.feed.rest(first)
+        content = to_json(self.reply.whole(answers, max(self._finish(answer) for answer in answers)))
         return Response(content, headers=self.reply.headers, media_type="application/json")
 
     async def events(self, first: TokenDelta, keep_alive_s: float, include_usage: bool) -> AsyncGenerator[bytes, None]:
-        """The answer as events. ``[DONE]`` ends it even after an error, or some clients wait for ever."""
+        """The answers as events. ``[DONE]`` ends them even after an error, or some clients wait for ever."""
         try:
-            yield encode_event(self.reply.first_chunk())
-            delta: TokenDelta | None = first
-            while delta is None or delta.finish_reason is None:
-                for event in self._progress(delta):
-                    yield event
-                delta = await self.feed.get_within(keep_alive_s)
-            for chunk in self._closing_chunks(delta, include_usage):
+            for index in range(self.num_answers):
+                yield encode_event(self.reply.first_chunk(index))
+            for chunk in self._chunks(first):
                 yield encode_event(chunk)
+            while not self.feed.is_complete:
+                delta = await self.feed.get_within(keep_alive_s)
+                if delta is None:
+                    yield KEEP_ALIVE
+                    continue
+                for chunk in self._chunks(delta):
+                    yield encode_event(chunk)
+            if include_usage:
+                yield encode_event(self.reply.usage_chunk(total_usage(self.last_usages.values())))
         except LMoEError as exc:
             logger.warning("stream broken request_id=%s code=%s", self.reply.request_id, exc.code)
             yield encode_event(encode_error(exc))
@@ -93,19 +104,13 @@ class _Answer:
             yield encode_event(encode_error(InternalError()))
         yield DONE
 
-    def _progress(self, delta: TokenDelta | None) -> Iterator[bytes]:
-        """The event of one delta: none if it has no text, a comment if there is no delta."""
-        if delta is None:
-            yield KEEP_ALIVE
-        elif delta.text:
-            yield encode_event(self.reply.text_chunk(delta.text))
-
-    def _closing_chunks(self, last: TokenDelta, include_usage: bool) -> Iterator[Json]:
-        if last.text:
-            yield self.reply.text_chunk(last.text)
-        yield self.reply.last_chunk(last.finish_reason, self._finish(last))
-        if include_usage:
-            yield self.reply.usage_chunk(last.usage)
+    def _chunks(self, delta: TokenDelta) -> Iterator[Json]:
+        """What is new of one answer, and its end."""
+        yield from self.reply.pieces(delta, self.num_sent_chars[delta.index])
+        self.num_sent_chars[delta.index] += len(delta.text)
+        if delta.finish_reason is not None:
+            self.last_usages[delta.index] = delta.usage
+            yield self.reply.last_chunk(delta.index, delta.finish_reason, self._finish(delta))
 
     def _finish(self, last: TokenDelta) -> float:
         """Log the outcome, and return how long it took, in seconds."""

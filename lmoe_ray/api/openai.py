@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lmoe_ray.api.bodies import ROLES, UNSUPPORTED, ChatBody, CompletionBody, TextBody
+from lmoe_ray.api.bodies import ROLES, ChatBody, CompletionBody, MessageBody, TextBody
+from lmoe_ray.api.lenient_body import UNSUPPORTED
+from lmoe_ray.api.tool_bodies import answer_schema, refuse_both, tool_use
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.sampling import RANGES, SamplingParams
 from lmoe_ray.errors import InvalidField, UnsupportedValue, one_line
 
-#: Parsed, because a rule or the router looks at them, and yet without effect on the answer.
-_PARSED_BUT_IGNORED = frozenset({"tools", "functions", "response_format"})
 #: Labels, which ask for nothing.
 _LABELS = frozenset({"user", "safety_identifier", "prompt_cache_key"})
 #: Values that ask for what happens anyway.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "verbosity": ("medium",),
-    "parallel_tool_calls": (True, False),
 }
 _MAX_REPORTED = 32
 
@@ -45,7 +43,8 @@ class Completion:
         stream: answer as server-sent events.
         include_usage: end the stream with token counts.
         echo: text to repeat before the answer; empty unless ``/v1/completions`` asked for it.
-        ignored: names of fields without effect, in the order they came.
+        ignored: names of fields without effect, in the order they came, then places in schemas.
+        is_legacy_call: functions were declared in OpenAI's older way, so calls are answered in it.
     """
 
     generate: GenerateRequest
@@ -53,6 +52,7 @@ class Completion:
     include_usage: bool
     echo: str
     ignored: tuple[str, ...]
+    is_legacy_call: bool = False
 
 
 def parse_chat(body: Mapping[str, Any], request_id: str, max_messages: int) -> Completion:
@@ -65,22 +65,44 @@ def parse_chat(body: Mapping[str, Any], request_id: str, max_messages: int) -> C
     chat = _validated(ChatBody, body)
     if len(chat.messages) > max_messages:
         raise InvalidField("messages", f"there are {len(chat.messages)}, the limit is {max_messages}; drop old ones")
+    left_out: list[str] = []
+    use, schema = tool_use(chat, left_out), answer_schema(chat.response_format, left_out)
+    refuse_both(use, schema)
     generate = GenerateRequest(
         request_id,
         chat.model,
-        messages=tuple(Message(ROLES[message.role], message.text) for message in chat.messages),
+        messages=tuple(_message(message) for message in chat.messages),
         expert=chat.expert or None,
-        sampling=_sampling(chat),
-        num_tools=len(chat.tools) + len(chat.functions),
+        sampling=replace(_chat_logprobs(chat), json_schema="" if use else schema),
+        num_tools=0 if use is None else len(use.tools),
+        tools=use,
     )
-    return Completion(generate, chat.stream, chat.stream_options.include_usage, "", _ignored(ChatBody, body))
+    ignored = (*_ignored(ChatBody, body), *left_out)[:_MAX_REPORTED]
+    include_usage, is_legacy_call = chat.stream_options.include_usage, bool(chat.functions)
+    return Completion(generate, chat.stream, include_usage, "", ignored, is_legacy_call)
+
+
+def _message(body: MessageBody) -> Message:
+    # OpenAI's older way has no ids: the function's name tells whose result it is.
+    return Message(ROLES[body.role], body.content, body.calls, body.name, body.tool_call_id)
+
+
+def _chat_logprobs(chat: ChatBody) -> SamplingParams:
+    if chat.top_logprobs and not chat.logprobs:
+        raise InvalidField("top_logprobs", "needs logprobs: true")
+    return replace(_sampling(chat), logprobs=chat.logprobs, top_logprobs=chat.top_logprobs)
 
 
 def parse_text(body: Mapping[str, Any], request_id: str, model: str | None = None) -> Completion:
     """Read the body of ``/v1/completions``; ``model`` from the path wins. Raises as :func:`parse_chat`."""
     text = _validated(TextBody, body if model is None else {**body, "model": model})
+    if text.best_of not in (None, 1, text.n):
+        raise UnsupportedValue("best_of", "answers are not ranked; leave it out and use n")
+    if text.echo and text.logprobs is not None:
+        raise UnsupportedValue("logprobs", "those of the prompt are not computed; set echo to false")
+    sampling = replace(_sampling(text), logprobs=text.logprobs is not None, top_logprobs=text.logprobs or 0)
     generate = GenerateRequest(
-        request_id, text.model, prompt=text.prompt, expert=text.expert or None, sampling=_sampling(text)
+        request_id, text.model, prompt=text.prompt, expert=text.expert or None, sampling=sampling
     )
     echo = text.prompt if text.echo else ""
     return Completion(generate, text.stream, text.stream_options.include_usage, echo, _ignored(TextBody, body))
@@ -116,7 +138,7 @@ def _sampling(body: CompletionBody) -> SamplingParams:
 
 
 def _ignored(kind: type[CompletionBody], body: Mapping[str, Any]) -> tuple[str, ...]:
-    honoured = (kind.model_fields.keys() - _PARSED_BUT_IGNORED) | _LABELS
+    honoured = kind.model_fields.keys() | _LABELS
     names = (
         one_line(name, 64)
         for name, value in body.items()

@@ -1,6 +1,6 @@
 """From domain types to the JSON that OpenAI's clients read, and to a few keys of our own.
 
-One answer is sent either whole or as chunks; both have the same head. Our extensions are ``expert``,
+Answers are sent either whole or as chunks; both have the same head. Our extensions are ``expert``,
 ``routing``, ``routing_duration``, ``duration`` and ``ignored``. Never call one ``event``, ``type``,
 ``timings``, ``selected_model_id``, ``name``, ``provider``, ``pipeline`` or ``connection_type``: Open
 WebUI gives those a meaning.
@@ -14,9 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lmoe_ray.api.reply_parts import (
+    call_deltas,
+    chat_logprobs,
+    legacy_call,
+    legacy_call_deltas,
+    text_logprobs,
+    whole_calls,
+)
 from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
 from lmoe_ray.domain.served import ServedModel, wire_names
-from lmoe_ray.domain.stream import FinishReason, TokenDelta, Usage
+from lmoe_ray.domain.stream import FinishReason, TokenDelta, Usage, total_usage
 from lmoe_ray.errors import LMoEError, one_line
 
 OWNER = "lmoe_ray"
@@ -38,32 +46,37 @@ class Reply(ABC):
     decision: RoutingDecision
     ignored: tuple[str, ...] = ()
     echo: str = ""
+    is_legacy_call: bool = False
 
     id_prefix: ClassVar[str]
     whole_object: ClassVar[str]
     chunk_object: ClassVar[str]
 
-    def whole(self, answer: TokenDelta, duration_s: float) -> Json:
-        """The complete answer as one object."""
-        choice = {"index": 0, **self._answer(answer.text), "finish_reason": answer.finish_reason}
+    def whole(self, answers: tuple[TokenDelta, ...], duration_s: float) -> Json:
+        """Complete answers as one object."""
+        choices = [
+            {"index": answer.index, **self._answer(answer), "finish_reason": self._reason(answer.finish_reason)}
+            for answer in answers
+        ]
         return {
             **self._head(self.whole_object),
-            "choices": [choice],
-            "usage": encode_usage(answer.usage),
+            "choices": choices,
+            "usage": encode_usage(total_usage(answer.usage for answer in answers)),
             **self._extensions(),
             "duration": duration_s,
         }
 
-    def first_chunk(self) -> Json:
-        """What is known before any text: who answers."""
-        return {**self._chunk(self._opening()), **self._extensions()}
+    def first_chunk(self, index: int = 0) -> Json:
+        """What is known before any text; who answers is told with the first answer."""
+        return {**self._chunk(index, self._opening()), **({} if index else self._extensions())}
 
-    def text_chunk(self, text: str) -> Json:
-        return self._chunk(self._piece(text))
+    def pieces(self, delta: TokenDelta, offset: int = 0) -> list[Json]:
+        """Chunks for what is new of an answer; ``offset``: characters of its text sent before."""
+        return [self._chunk(delta.index, choice) for choice in self._pieces(delta, offset)]
 
-    def last_chunk(self, finish_reason: FinishReason | None, duration_s: float) -> Json:
+    def last_chunk(self, index: int, finish_reason: FinishReason | None, duration_s: float) -> Json:
         """Why it ended. It has no text, because some clients stop reading as soon as they see the reason."""
-        return {**self._chunk(self._closing(), finish_reason), "duration": duration_s}
+        return {**self._chunk(index, self._closing(), self._reason(finish_reason)), "duration": duration_s}
 
     def usage_chunk(self, usage: Usage) -> Json:
         """Only for clients that asked: others break on a chunk without choices."""
@@ -83,8 +96,12 @@ class Reply(ABC):
         request_id = self.id_prefix + self.request_id
         return {"id": request_id, "object": kind, "created": self.created, "model": self.decision.model}
 
-    def _chunk(self, choice: Json, finish_reason: FinishReason | None = None) -> Json:
-        return {**self._head(self.chunk_object), "choices": [{"index": 0, **choice, "finish_reason": finish_reason}]}
+    def _chunk(self, index: int, choice: Json, finish_reason: str | None = None) -> Json:
+        choice = {"index": index, **choice, "finish_reason": finish_reason}
+        return {**self._head(self.chunk_object), "choices": [choice]}
+
+    def _reason(self, reason: FinishReason | None) -> str | None:
+        return "function_call" if reason == "tool_calls" and self.is_legacy_call else reason
 
     def _extensions(self) -> Json:
         decision = self.decision
@@ -96,16 +113,16 @@ class Reply(ABC):
         return {**extensions, "ignored": list(self.ignored)} if self.ignored else extensions
 
     @abstractmethod
-    def _answer(self, text: str) -> Json:
-        """A choice with the complete text."""
+    def _answer(self, answer: TokenDelta) -> Json:
+        """A choice with a complete answer."""
 
     @abstractmethod
     def _opening(self) -> Json:
         """The choice of the first chunk."""
 
     @abstractmethod
-    def _piece(self, text: str) -> Json:
-        """A choice with some more text."""
+    def _pieces(self, delta: TokenDelta, offset: int) -> list[Json]:
+        """Choices with what is new."""
 
     @abstractmethod
     def _closing(self) -> Json:
@@ -120,14 +137,28 @@ class ChatReply(Reply):
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def _answer(self, text: str) -> Json:
-        return {"message": {"role": "assistant", "content": text}}
+    def _answer(self, answer: TokenDelta) -> Json:
+        message: Json = {"role": "assistant", "content": answer.text}
+        if answer.calls and self.is_legacy_call:
+            message["function_call"] = legacy_call(answer.calls)
+        elif answer.calls:
+            message["tool_calls"] = whole_calls(answer.calls, self.request_id, answer.index)
+        return {"message": message, **_chat_logprobs(answer)}
 
     def _opening(self) -> Json:
         return {"delta": {"role": "assistant", "content": ""}}
 
-    def _piece(self, text: str) -> Json:
-        return {"delta": {"content": text}}
+    def _pieces(self, delta: TokenDelta, offset: int) -> list[Json]:
+        """Text first, then calls; log-probabilities with the first of them."""
+        deltas: list[Json] = [{"content": delta.text}] if delta.text else []
+        if self.is_legacy_call:
+            deltas += legacy_call_deltas(delta.calls)
+        else:
+            deltas += call_deltas(delta.calls, self.request_id, delta.index)
+        logprobs = _chat_logprobs(delta)
+        if logprobs and not deltas:
+            deltas = [{"content": ""}]
+        return [{"delta": piece, **({} if at else logprobs)} for at, piece in enumerate(deltas)]
 
     def _closing(self) -> Json:
         return {"delta": {}}
@@ -141,17 +172,27 @@ class TextReply(Reply):
     whole_object = "text_completion"
     chunk_object = "text_completion"
 
-    def _answer(self, text: str) -> Json:
-        return self._piece(self.echo + text)
+    def _answer(self, answer: TokenDelta) -> Json:
+        return {"text": self.echo + answer.text, "logprobs": _text_logprobs(answer, 0)}
 
     def _opening(self) -> Json:
-        return self._piece(self.echo)
+        return {"text": self.echo, "logprobs": None}
 
-    def _piece(self, text: str) -> Json:
-        return {"text": text, "logprobs": None}
+    def _pieces(self, delta: TokenDelta, offset: int) -> list[Json]:
+        logprobs = _text_logprobs(delta, offset)
+        return [{"text": delta.text, "logprobs": logprobs}] if delta.text or logprobs else []
 
     def _closing(self) -> Json:
-        return self._piece("")
+        return {"text": "", "logprobs": None}
+
+
+def _chat_logprobs(delta: TokenDelta) -> Json:
+    """Absent unless asked for."""
+    return {"logprobs": chat_logprobs(delta.logprobs)} if any(token.token for token in delta.logprobs) else {}
+
+
+def _text_logprobs(delta: TokenDelta, offset: int) -> Json | None:
+    return text_logprobs(delta.logprobs, offset) if any(token.token for token in delta.logprobs) else None
 
 
 def encode_usage(usage: Usage) -> Json:

@@ -6,16 +6,27 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lmoe_ray.domain.sampling import SamplingParams
+from lmoe_ray.domain.tools import ToolCall, ToolUse
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. ``content`` is plain text: parts are joined, ``None`` is empty."""
+    """One turn.
+
+    Attributes:
+        content: plain text: parts are joined, ``None`` is empty.
+        calls: what an assistant's turn asked for.
+        name: of the function whose result a tool's turn tells; may be empty.
+        call_id: of the call whose result it is; may be empty.
+    """
 
     role: Role
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,8 @@ class GenerateRequest:
         expert: explicit choice of the client; wins over every router.
         sampling: see there.
         num_tools: tools the request declares; evidence for the router.
+        tools: the calls its answer may hold; ``None``: it is a text.
+        allowed_experts: all the caller may use, and all a router may score; ``None``: every expert.
     """
 
     request_id: str
@@ -39,3 +52,5 @@ class GenerateRequest:
     expert: str | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     num_tools: int = 0
+    tools: ToolUse | None = None
+    allowed_experts: tuple[str, ...] | None = None

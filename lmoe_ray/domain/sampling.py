@@ -18,6 +18,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "presence_penalty": (-2.0, 2.0),
         "frequency_penalty": (-2.0, 2.0),
         "seed": (-(2**63), 2**63 - 1),
+        "n": (1, 8),
     }
 )
 
@@ -25,6 +26,8 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 LOGIT_BIAS_RANGE = (-100.0, 100.0)
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+#: Likeliest tokens reported beside each, at most.
+MAX_TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,17 @@ class SamplingParams:
         presence_penalty: subtracted once from each token already in the answer.
         frequency_penalty: subtracted per occurrence in the answer.
         logit_bias: ``(token id, bias)`` pairs, added to the logits.
-        seed: same seed, same text, whatever else is in the batch; ``None`` draws one.
+        seed: same seed, same text, whatever else is in the batch; ``None`` draws one. Each of ``n``
+            answers has its own, derived from it; the first has it as it is.
+        n: how many answers.
         stop: the answer ends before any of these; not part of the answer.
         use_default_stops: whether the prompt format's own stops apply too (``stop: []`` switches
             them off).
         ignore_eos: go on after the end-of-sequence token (benchmarks).
         choices: if not empty, the whole answer is one of these strings (the agent router's names).
+        json_schema: if not empty, the whole answer is JSON that satisfies this schema, itself JSON text.
         logprobs: report the log-probability of each token.
+        top_logprobs: and of that many likeliest tokens at its place.
     """
 
     max_tokens: int | None = None
@@ -63,8 +70,11 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
+    n: int = 1
     stop: tuple[str, ...] = ()
     use_default_stops: bool = True
     ignore_eos: bool = False
     choices: tuple[str, ...] = ()
+    json_schema: str = ""
     logprobs: bool = False
+    top_logprobs: int = 0

@@ -10,16 +10,21 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from llguidance import LLMatcher
+
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.package import Expert
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.engine.adapter_store import AdapterStore
 from lmoe_ray.engine.adapter_weights import AdapterWeights
+from lmoe_ray.engine.call_reader import CallReader
 from lmoe_ray.engine.engine import Engine, EngineStats
 from lmoe_ray.engine.engine_thread import EngineThread
+from lmoe_ray.engine.grammars import Grammars, constraint_of
 from lmoe_ray.engine.load_model import load_model
 from lmoe_ray.engine.mailbox import Mailbox
+from lmoe_ray.engine.sampler import derive_seed
 from lmoe_ray.engine.sequence import Sequence
 from lmoe_ray.engine.stopping import Answer
 from lmoe_ray.engine.tokenizer import Tokenizer
@@ -59,6 +64,7 @@ class AsyncEngine:
         self._settings, self._prompt_format = settings, prompt_format
         self._tokenizer = Tokenizer(model_folder, prompt_format)
         self._model = load_model(model_folder, settings, cache_dir / "kernels")
+        self._grammars = Grammars(self._tokenizer, self._model.vocab_size)
         self.max_model_len = min(settings.max_model_len, self._model.max_positions)
         self._adapters = AdapterStore(self._read_adapter, settings.max_host_adapters)
         self._proven: set[str] = set()
@@ -67,7 +73,6 @@ class AsyncEngine:
             self._model,
             settings,
             self._adapters,
-            eos_ids=self._tokenizer.eos_ids,
             max_model_len=self.max_model_len,
             memory_fraction=memory_fraction,
             overlap=overlap,
@@ -139,21 +144,24 @@ class AsyncEngine:
     ) -> AsyncGenerator[TokenDelta, None]:
         """Answer a request; closing the generator frees everything it holds by the next step.
 
+        Deltas of its ``n`` answers come in any order, each with the answer's index.
+
         Raises:
             PromptTooLong, InvalidField, Overloaded, NotReady: before the first delta.
-            EngineFailed: at any time.
+            ConstraintFailed, EngineFailed: at any time.
         """
-        prompt_ids = await self._encode(request)
-        sequence = self._make_sequence(request, tuple(prompt_ids), adapter_digest)
-        mailbox = self._submit(sequence)
-        is_over = False
+        prompt_ids = tuple(await self._encode(request))
+        matcher = await asyncio.to_thread(self._grammars.compile, request) if _is_constrained(request) else None
+        unfinished = dict(enumerate(self._make_sequences(request, prompt_ids, adapter_digest, matcher)))
+        mailbox = self._submit(tuple(unfinished.values()), adapter_digest)
         try:
-            while not is_over:
+            while unfinished:
                 delta = await mailbox.get()
-                is_over = delta.finish_reason is not None
+                if delta.finish_reason is not None:
+                    del unfinished[delta.index]
                 yield delta
         finally:
-            if not is_over:
+            for sequence in unfinished.values():
                 self._thread.abort(sequence)
 
     def count_tokens(self, request: GenerateRequest) -> int:
@@ -171,9 +179,14 @@ class AsyncEngine:
             return self._tokenizer.encode_request(request)
         return await asyncio.to_thread(self._tokenizer.encode_request, request)
 
-    def _make_sequence(
-        self, request: GenerateRequest, prompt_ids: tuple[int, ...], adapter_digest: str | None
-    ) -> Sequence:
+    def _make_sequences(
+        self,
+        request: GenerateRequest,
+        prompt_ids: tuple[int, ...],
+        adapter_digest: str | None,
+        matcher: LLMatcher | None,
+    ) -> list[Sequence]:
+        """One for each answer. The first leads: the others find its prompt in the cache."""
         wishes = request.sampling
         room = self.max_model_len - len(prompt_ids)
         if room < 1:
@@ -182,42 +195,54 @@ class AsyncEngine:
         if strangers := [token_id for token_id, _ in wishes.logit_bias if not 0 <= token_id < vocab_size]:
             raise InvalidField("logit_bias", f"token {strangers[0]} is not in the vocabulary of {vocab_size}")
         max_new_tokens = min(wishes.max_tokens or room, room)
-        return Sequence(
-            request_id=request.request_id,
-            prompt_ids=prompt_ids,
-            sampling=wishes,
-            answer=self._make_answer(request, len(prompt_ids), max_new_tokens),
-            max_new_tokens=max_new_tokens,
-            seed=secrets.randbits(63) if wishes.seed is None else wishes.seed,
-            adapter_digest=adapter_digest,
-            choices=tuple(tuple(self._tokenizer.encode_choice(choice)) for choice in wishes.choices),
-        )
+        seed = secrets.randbits(63) if wishes.seed is None else wishes.seed
+        sequences: list[Sequence] = []
+        for index in range(wishes.n):
+            sequences.append(
+                Sequence(
+                    request_id=request.request_id,
+                    prompt_ids=prompt_ids,
+                    sampling=wishes,
+                    answer=self._make_answer(request, len(prompt_ids), max_new_tokens, index),
+                    max_new_tokens=max_new_tokens,
+                    seed=derive_seed(seed, index),
+                    adapter_digest=adapter_digest,
+                    constraint=constraint_of(matcher),
+                    leader=sequences[0] if sequences else None,
+                )
+            )
+        return sequences
 
-    def _make_answer(self, request: GenerateRequest, num_prompt_tokens: int, max_new_tokens: int) -> Answer:
+    def _make_answer(
+        self, request: GenerateRequest, num_prompt_tokens: int, max_new_tokens: int, index: int = 0
+    ) -> Answer:
         wishes = request.sampling
-        stops = wishes.stop
-        if wishes.use_default_stops and request.prompt is None:
+        # Choices and JSON are a whole answer each: they end by themselves, and the format's stops may be part of them.
+        is_whole = bool(wishes.choices or wishes.json_schema)
+        stops = () if wishes.choices else wishes.stop
+        if wishes.use_default_stops and request.prompt is None and not is_whole:
             stops += self._prompt_format.default_stops
-        # A closed list of choices is a whole answer each: it ends by itself and nowhere else.
         return Answer(
             self._tokenizer.detokenizer(),
             num_prompt_tokens=num_prompt_tokens,
             max_new_tokens=max_new_tokens,
-            eos_ids=() if wishes.ignore_eos and not wishes.choices else self._tokenizer.eos_ids,
-            stops=() if wishes.choices else stops,
+            eos_ids=() if wishes.ignore_eos and not _is_constrained(request) else self._tokenizer.eos_ids,
+            stops=stops,
+            calls=None if request.tools is None else CallReader(self._tokenizer.dialect),
+            index=index,
         )
 
-    def _submit(self, sequence: Sequence) -> Mailbox:
+    def _submit(self, sequences: tuple[Sequence, ...], digest: str | None) -> Mailbox:
         self._thread.check()
         mailbox = Mailbox()
-        digest = sequence.adapter_digest
-        if digest is not None:
-            self._adapters.acquire(digest)
+        held = sequences if digest is not None else ()
+        for sequence in held:
+            self._adapters.acquire(str(sequence.adapter_digest))
         try:
-            self._thread.submit(sequence, mailbox)
+            self._thread.submit(sequences, mailbox)
         except BaseException:
-            if digest is not None:
-                self._adapters.release(digest)
+            for sequence in held:
+                self._adapters.release(str(sequence.adapter_digest))
             raise
         return mailbox
 
@@ -227,3 +252,8 @@ class AsyncEngine:
             self._thread.call(lambda engine: engine.prove(weights)).result()
             self._proven.add(expert.digest)
         return weights
+
+
+def _is_constrained(request: GenerateRequest) -> bool:
+    wishes = request.sampling
+    return bool(wishes.choices or wishes.json_schema or request.tools)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.engine.adapter_loader import AdapterLoader
 from lmoe_ray.engine.adapter_proof import AdapterProof
 from lmoe_ray.engine.adapter_slots import AdapterSlots
@@ -24,11 +26,11 @@ from lmoe_ray.engine.kv_cache import KVCache, block_bytes, block_size_for, block
 from lmoe_ray.engine.loaded_model import LoadedModel
 from lmoe_ray.engine.logits import LogitsProcessors, SampleRow
 from lmoe_ray.engine.mailbox import Letter, Mailbox, deliver
-from lmoe_ray.engine.sampler import Sampled, Sampler
+from lmoe_ray.engine.sampler import Picked, Sampled, Sampler
 from lmoe_ray.engine.scheduler import Scheduler
 from lmoe_ray.engine.sequence import Sequence
 from lmoe_ray.engine.step import Step
-from lmoe_ray.errors import EngineFailed
+from lmoe_ray.errors import ConstraintFailed, EngineFailed, LMoEError
 from lmoe_ray.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,6 @@ class Engine:
         settings: EngineSettings,
         adapters: AdapterStore,
         *,
-        eos_ids: frozenset[int],
         max_model_len: int,
         memory_fraction: float,
         overlap: bool | None = None,
@@ -110,11 +111,12 @@ class Engine:
         )
         self._builder = BatchBuilder(model.device, cache.block_size)
         self._runner = model.make_runner(cache, bank)
-        self._sampler = Sampler(LogitsProcessors(model.vocab_size, eos_ids, model.device))
+        self._sampler = Sampler(LogitsProcessors(model.vocab_size, model.device, max(1, settings.num_threads)))
         self._proof = AdapterProof(model, refuse=settings.adapter_check == "refuse")
         self._overlap = model.device.type == "cuda" if overlap is None else overlap
         self._launched: _Launched | None = None
         self._mailboxes: dict[Sequence, Mailbox] = {}
+        self._followers: dict[Sequence, list[Sequence]] = {}
         self._num_steps = self._prompt_tokens = self._generated_tokens = 0
         self._last_done_s = 0.0
         self.stats = self._count()
@@ -125,21 +127,29 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        return self._scheduler.num_waiting
+        return self._scheduler.num_waiting + sum(map(len, self._followers.values()))
 
     @property
     def num_free_rows(self) -> int:
         return self._scheduler.num_free_rows
 
     def add(self, sequence: Sequence, mailbox: Mailbox) -> None:
+        """One that has a leader waits until its prompt is in the cache; the leader must have been added before."""
         self._mailboxes[sequence] = mailbox
-        self._scheduler.add(sequence)
+        if sequence.leader is None:
+            self._scheduler.add(sequence)
+        else:
+            self._followers.setdefault(sequence.leader, []).append(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence whose reader has left; harmless if it has finished."""
         if self._mailboxes.pop(sequence, None) is None:
             return
-        self._scheduler.abort(sequence)
+        if sequence in (followers := self._followers.get(sequence.leader, []) if sequence.leader else []):
+            followers.remove(sequence)
+        else:
+            self._release_followers(sequence)
+            self._scheduler.abort(sequence)
         self._let_go(sequence, "abort")
         self.stats = self._count()
 
@@ -148,8 +158,8 @@ class Engine:
         self._proof.check(weights)
 
     def forget_adapter(self, digest: str) -> None:
-        """Free the slot of an adapter nobody uses any more."""
-        while self._loader.is_busy:
+        """Free the slot of an adapter nobody uses any more; its own write, if under way, is waited for."""
+        while self._loader.is_loading(digest):
             self._loader.wait(LOAD_WAIT_S)
             self._take_loaded()
         self._adapter_slots.forget(digest)
@@ -175,6 +185,7 @@ class Engine:
         """End every open stream with an error of its own: a shared one would collect all their tracebacks."""
         deliver((mailbox, EngineFailed(failure.reason)) for mailbox in self._mailboxes.values())
         self._mailboxes.clear()
+        self._followers.clear()
 
     def _take_loaded(self) -> None:
         for digest in self._loader.take_loaded():
@@ -186,6 +197,7 @@ class Engine:
         batch = self._builder.build(step, before.row_of if before else {}, before.sampled.token_ids if before else None)
         logits = self._runner.run(batch)
         rows = [SampleRow(s, len(s.output_ids) + s.num_in_flight) for s in step.sampled]
+        _catch_up(step.sampled, before)
         sampled = self._sampler.sample(logits, rows)
         for sequence in step.sampled:
             sequence.num_in_flight += 1
@@ -197,18 +209,16 @@ class Engine:
         for sequence, pick in zip(step.sampled, launched.sampled.read(), strict=True):
             if not sequence.is_running:
                 continue
-            sequence.num_in_flight -= 1
-            sequence.output_ids.append(pick.token_id)
-            self._generated_tokens += 1
-            sequence.first_token_at_s = sequence.first_token_at_s or time.monotonic()
-            delta = sequence.answer.push(pick.token_id, pick.logprob)
-            if delta is None:
+            letter = self._take(sequence, pick)
+            if letter is None:
                 continue
-            letters.append((self._mailboxes[sequence], delta))
-            if delta.finish_reason is not None:
+            letters.append((self._mailboxes[sequence], letter))
+            if isinstance(letter, LMoEError) or letter.finish_reason is not None:
                 finished.append(sequence)
-                self._let_go(sequence, delta.finish_reason)
+                self._let_go(sequence, letter.code if isinstance(letter, LMoEError) else str(letter.finish_reason))
         self._scheduler.commit(step, finished)
+        for sequence in step.sampled:
+            self._release_followers(sequence)
         self._observe(launched)
         self.stats = self._count()
         deliver(letters)
@@ -216,6 +226,23 @@ class Engine:
             del self._mailboxes[sequence]
         for sequence in [s for s, mailbox in self._mailboxes.items() if mailbox.is_abandoned]:
             self.abort(sequence)
+
+    def _take(self, sequence: Sequence, pick: Picked) -> TokenDelta | LMoEError | None:
+        """A token is known: what its reader is told."""
+        sequence.num_in_flight -= 1
+        sequence.output_ids.append(pick.token_id)
+        self._generated_tokens += 1
+        sequence.first_token_at_s = sequence.first_token_at_s or time.monotonic()
+        if sequence.constraint is not None:
+            sequence.constraint.catch_up(sequence.output_ids)
+            if failure := sequence.constraint.failure:
+                return ConstraintFailed(failure)
+        return sequence.answer.push(pick.token_id, pick.logprob, pick.top)
+
+    def _release_followers(self, leader: Sequence) -> None:
+        for sequence in self._followers.pop(leader, ()):
+            sequence.leader = None
+            self._scheduler.add(sequence)
 
     def _observe(self, launched: _Launched) -> None:
         now_s = time.perf_counter()
@@ -241,7 +268,7 @@ class Engine:
     def _count(self) -> EngineStats:
         return EngineStats(
             num_running=self._scheduler.num_running,
-            num_waiting=self._scheduler.num_waiting,
+            num_waiting=self.num_waiting,
             num_rows=self._max_num_seqs,
             num_free_rows=self._scheduler.num_free_rows,
             num_blocks=self._blocks.num_blocks,
@@ -254,6 +281,20 @@ class Engine:
             cached_tokens=self._blocks.num_hit_tokens,
             generated_tokens=self._generated_tokens,
         )
+
+
+def _catch_up(sequences: Iterable[Sequence], before: _Launched | None) -> None:
+    """Tell constraints the tokens that the next one depends on.
+
+    Those of the step before are still on the device if steps overlap; they are waited for here, while the device
+    computes the forward pass just launched.
+    """
+    confined = [s for s in sequences if s.constraint is not None]
+    in_flight = before.sampled.read() if before is not None and any(s.num_in_flight for s in confined) else []
+    for sequence in confined:
+        assert sequence.constraint is not None, "it was chosen for having one. This is a bug."
+        newest = [in_flight[before.row_of[sequence]].token_id] if before and sequence.num_in_flight else []
+        sequence.constraint.catch_up([*sequence.output_ids, *newest])
 
 
 def _make_cache(model: LoadedModel, settings: EngineSettings, max_model_len: int, memory_fraction: float) -> KVCache:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -63,8 +63,8 @@ class EngineThread:
         if self._failure is not None:
             raise EngineFailed(self._failure.reason)
 
-    def submit(self, sequence: Sequence, mailbox: Mailbox) -> None:
-        """Queue a sequence.
+    def submit(self, sequences: Iterable[Sequence], mailbox: Mailbox) -> None:
+        """Queue the answers to one request: all of them, or none.
 
         Raises:
             Overloaded: ``max_waiting`` sequences wait already that no free cache row can take.
@@ -75,7 +75,7 @@ class EngineThread:
             queued = self._engine.num_waiting + len(self._arrivals)
             if (num_waiting := queued - self._engine.num_free_rows) >= self._max_waiting:
                 raise Overloaded(num_waiting, self._max_waiting)
-            self._arrivals.append((sequence, mailbox))
+            self._arrivals.extend((sequence, mailbox) for sequence in sequences)
             self._wake.notify()
 
     def abort(self, sequence: Sequence) -> None:

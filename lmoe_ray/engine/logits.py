@@ -1,17 +1,16 @@
 """What reshapes a row of logits before a token is picked, each row by its own request's wishes.
 
-In transformers' order: repetition penalty, presence and frequency penalty, bias, then the closed
-list of choices. A row that asks for nothing is not touched and costs nothing; rows that ask for the
+In transformers' order: repetition penalty, presence and frequency penalty, bias, then the constraint of
+the answer. A row that asks for nothing is not touched and costs nothing; rows that ask for the
 same are reshaped together.
 
 Sampled tokens are counted on the device, so that a step can start before the host has read the last
-one's tokens. Only choices need them on the host.
+one's tokens. Only constraints need them on the host, and must have caught up.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 from lmoe_ray.engine.sequence import Sequence
+from lmoe_ray.engine.token_masks import TokenMasks
 
 
 class SampleRow(NamedTuple):
@@ -31,10 +31,11 @@ class SampleRow(NamedTuple):
 class LogitsProcessors:
     """Keeps the token counts of sequences that have a penalty, as long as those sequences live."""
 
-    def __init__(self, vocab_size: int, eos_ids: Collection[int], device: torch.device) -> None:
-        self._eos_ids = tuple(sorted(eos_ids))
+    def __init__(self, vocab_size: int, device: torch.device, num_threads: int = 1) -> None:
+        """``num_threads``: for the masks of constraints."""
         self._device = device
         self._seen = _SeenTokens(vocab_size, device)
+        self._masks = TokenMasks(vocab_size, device, num_threads)
 
     def apply(self, logits: torch.Tensor, rows: Rows[SampleRow]) -> None:
         """Reshape ``logits [len(rows), vocab_size]`` in place."""
@@ -44,9 +45,7 @@ class LogitsProcessors:
         if biases:
             places = upload([pair[:2] for pair in biases], torch.int64, self._device).unbind(-1)
             logits.index_put_(places, upload([pair[2] for pair in biases], logits.dtype, self._device), accumulate=True)
-        for at, row in enumerate(rows):
-            if row.sequence.choices:
-                self._restrict(logits[at], row)
+        self._confine(logits, rows)
 
     def note(self, rows: Rows[SampleRow], token_ids: torch.Tensor) -> None:
         """Count the tokens just sampled, ``token_ids [len(rows)]``, where a penalty will need them."""
@@ -65,12 +64,12 @@ class LogitsProcessors:
         scores = torch.where(scores > 0, scores / repetition, scores * repetition)
         logits[places] = scores - (presence * counts.sign() + frequency * counts)
 
-    def _restrict(self, logits: torch.Tensor, row: SampleRow) -> None:
-        allowed = allowed_next(row.sequence.choices, _known_answer(row), self._eos_ids)
-        at = upload(sorted(allowed), torch.int64, self._device)
-        kept = logits[at]
-        logits.fill_(float("-inf"))
-        logits[at] = kept
+    def _confine(self, logits: torch.Tensor, rows: Rows[SampleRow]) -> None:
+        confined = [(at, row.sequence.constraint) for at, row in enumerate(rows) if row.sequence.constraint]
+        if confined:
+            at = upload([row for row, _ in confined], torch.int64, self._device)
+            forbidden = self._masks.forbidden([constraint for _, constraint in confined])
+            logits[at] = logits[at].masked_fill_(forbidden, float("-inf"))
 
 
 @dataclass(slots=True)
@@ -151,16 +150,6 @@ def upload(values: Rows[object], dtype: torch.dtype, device: torch.device) -> to
     """Host numbers as a tensor on the device, without waiting for what the device is doing."""
     is_cuda = device.type == "cuda"
     return torch.tensor(values, dtype=dtype, pin_memory=is_cuda).to(device, non_blocking=is_cuda)
-
-
-def allowed_next(choices: Iterable[Rows[int]], output_ids: Rows[int], eos_ids: Iterable[int]) -> set[int]:
-    """Token ids that keep the answer on the way to one of ``choices``; after a whole one, the end."""
-    length, so_far = len(output_ids), tuple(output_ids)
-    allowed: set[int] = set()
-    for choice in choices:
-        if tuple(choice[:length]) == so_far:
-            allowed.update(choice[length : length + 1] or eos_ids)
-    return allowed or set(eos_ids)
 
 
 def _has_penalty(sequence: Sequence) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 
-from lmoe_ray.domain.stream import TokenDelta
+from lmoe_ray.domain.stream import TokenDelta, Unread
 from lmoe_ray.errors import LMoEError
 
 
@@ -26,21 +26,21 @@ class Mailbox:
         self.loop = asyncio.get_running_loop()
         self.is_abandoned = False
         self._wake = asyncio.Event()
-        self._delta: TokenDelta | None = None
+        self._unread = Unread()
         self._error: LMoEError | None = None
 
     async def get(self) -> TokenDelta:
-        """Everything that came since the last call, merged; waits if that is nothing.
+        """Everything that came of one answer since it was last read, merged; waits if that is nothing.
 
         Raises:
             LMoEError: what the engine failed with, after all text that came before it.
         """
         await self._wake.wait()
-        delta, self._delta = self._delta, None
-        if delta is None:
+        if not self._unread:
             assert self._error is not None, "a mailbox woke up empty. This is a bug."
             raise self._error
-        if self._error is None:
+        delta = self._unread.take()
+        if not self._unread and self._error is None:
             self._wake.clear()
         return delta
 
@@ -49,7 +49,7 @@ class Mailbox:
         if isinstance(letter, LMoEError):
             self._error = letter
         else:
-            self._delta = letter if self._delta is None else self._delta + letter
+            self._unread.add(letter)
         self._wake.set()
 
 

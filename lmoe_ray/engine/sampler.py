@@ -15,15 +15,19 @@ from dataclasses import dataclass
 import torch
 
 from lmoe_ray.engine.drawing import pick_one_by_one, pick_together
-from lmoe_ray.engine.logits import LogitsProcessors, SampleRow, upload
+from lmoe_ray.engine.logits import LogitsProcessors, SampleRow
+from lmoe_ray.engine.token_logprobs import read_logprobs
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """One row's token, and its log-probability before temperature if the request asked for it."""
+    """One row's token. If the request asked for it, its log-probability before temperature, and id and
+    log-probability of the likeliest tokens in its place.
+    """
 
     token_id: int
-    logprob: float | None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +36,39 @@ class Sampled:
 
     Attributes:
         token_ids: ``[num_rows]``, int64.
-        logprobs: ``[num_rows]``, float32, NaN in rows that did not ask; ``None`` if no row did.
     """
 
     token_ids: torch.Tensor
-    logprobs: torch.Tensor | None
     _on_host: torch.Tensor
     _is_copied: torch.cuda.Event | None
 
     @classmethod
     def send(cls, token_ids: torch.Tensor, logprobs: torch.Tensor | None) -> Sampled:
-        """Start the one copy to the host; float64 holds both kinds of number exactly."""
-        packed = torch.stack([token_ids.double(), *([] if logprobs is None else [logprobs.double()])])
+        """Start the one copy to the host of ids and what :func:`read_logprobs` says; float64 holds both exactly."""
+        packed = token_ids.double()[None]
+        if logprobs is not None:
+            packed = torch.cat((packed, logprobs))
         if not packed.is_cuda:
-            return cls(token_ids, logprobs, packed, None)
+            return cls(token_ids, packed, None)
         on_host, is_copied = packed.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
         is_copied.record()
-        return cls(token_ids, logprobs, on_host, is_copied)
+        return cls(token_ids, on_host, is_copied)
 
     def read(self) -> list[Picked]:
         """One per row. Waits until the step is computed, not for steps started since."""
         if self._is_copied is not None:
             self._is_copied.synchronize()
-        token_ids, *logprobs = self._on_host.tolist()
-        values = logprobs[0] if logprobs else [math.nan] * len(token_ids)
-        return [Picked(int(t), None if math.isnan(v) else v) for t, v in zip(token_ids, values, strict=True)]
+        return [_picked(column) for column in self._on_host.T.tolist()]
+
+
+def _picked(column: list[float]) -> Picked:
+    """A row's numbers: its token, the token's log-probability, ids of the likeliest, their log-probabilities."""
+    token_id, *rest = column
+    if not rest or math.isnan(rest[0]):
+        return Picked(int(token_id))
+    num_top = len(rest) // 2
+    pairs = zip(rest[1 : 1 + num_top], rest[1 + num_top :], strict=True)
+    return Picked(int(token_id), rest[0], tuple((int(i), v) for i, v in pairs if math.isfinite(v)))
 
 
 class Sampler:
@@ -72,7 +84,7 @@ class Sampler:
         numbers = [uniform(row.sequence.seed, row.position) for row in rows]
         token_ids = (pick_together if logits.is_cuda else pick_one_by_one)(logits, wishes, numbers)
         self._processors.note(rows, token_ids)
-        return Sampled.send(token_ids, _logprobs_of_picked(logits, token_ids, rows))
+        return Sampled.send(token_ids, read_logprobs(logits, token_ids, rows))
 
 
 def uniform(seed: int, position: int) -> float:
@@ -81,16 +93,9 @@ def uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 
 
-def _logprobs_of_picked(logits: torch.Tensor, token_ids: torch.Tensor, rows: Rows[SampleRow]) -> torch.Tensor | None:
-    asked = [at for at, row in enumerate(rows) if row.sequence.sampling.logprobs]
-    if not asked:
-        return None
-    at = upload(asked, torch.int64, logits.device)
-    logprobs = logits.new_full((len(rows),), math.nan)
-    logprobs[at] = logprobs_of(logits[at], token_ids[at, None])[:, 0]
-    return logprobs
-
-
-def logprobs_of(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-    """Log-probability of any tokens of each row, ``token_ids [num_rows, num_tokens]``: the picked one, or others."""
-    return logits.log_softmax(-1).gather(-1, token_ids)
+def derive_seed(seed: int, index: int) -> int:
+    """The seed of answer ``index`` to one request: the first has the request's own."""
+    if not index:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

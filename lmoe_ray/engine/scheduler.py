@@ -73,7 +73,7 @@ class Scheduler:
         self._admission.leave(sequence)
 
     def schedule(self) -> Step | None:
-        """Choose the next step's work; ``None``: all there is waits for an adapter, or for tokens in flight."""
+        """Choose the next step's work; ``None``: all there is waits for an adapter, or for its last token."""
         num_preempted = self.num_preempted
         decode = self._choose_decode()
         # Admitted in the step that sent it away, a sequence would be running when its token in flight arrives.
@@ -130,9 +130,7 @@ class Scheduler:
 
 
 def _can_decode(sequence: Sequence) -> bool:
-    if sequence.status is not Status.DECODE or sequence.is_all_sampled:
-        return False
-    return not (sequence.num_in_flight and sequence.needs_host_tokens)
+    return sequence.status is Status.DECODE and not sequence.is_all_sampled
 
 
 def _cut_behind(prompts: Iterator[Sequence], budget: int) -> list[Chunk]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lmoe_ray.domain.sampling import SamplingParams
+from lmoe_ray.engine.constraint import Constraint
 from lmoe_ray.engine.stopping import Answer
 
 
@@ -46,7 +47,8 @@ class Sequence:
         seed: of this sequence's random numbers; always set.
         max_new_tokens: the answer ends with this many tokens, if not before.
         adapter_digest: which adapter computes it; ``None`` is the base model.
-        choices: token ids of each permitted answer; empty if the answer is free.
+        constraint: what its answer may be; ``None`` if it is free.
+        leader: another answer to the same prompt, whose cached blocks this one waits for.
         num_cached: leading tokens whose keys and values are in the cache, or will be once the steps
             already scheduled have run.
         num_in_flight: tokens sampled on the device whose value the host has not read yet.
@@ -63,7 +65,8 @@ class Sequence:
     seed: int
     max_new_tokens: int
     adapter_digest: str | None = None
-    choices: tuple[tuple[int, ...], ...] = ()
+    constraint: Constraint | None = None
+    leader: Sequence | None = None
     output_ids: list[int] = field(default_factory=list)
     status: Status = Status.WAITING
     num_cached: int = 0
@@ -105,11 +108,6 @@ class Sequence:
     def is_all_sampled(self) -> bool:
         """Certain to end with the tokens it has, read or in flight."""
         return len(self.output_ids) + self.num_in_flight >= self.max_new_tokens
-
-    @property
-    def needs_host_tokens(self) -> bool:
-        """Its next token can be chosen only when the host has read the last one."""
-        return bool(self.choices)
 
     @property
     def last_id(self) -> int:

@@ -10,22 +10,30 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
-from lmoe_ray.domain.chat import GenerateRequest, Message
-from lmoe_ray.domain.prompt import PromptFormat, render, render_airoboros
+from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.prompt import (
+    PromptFormat,
+    Turns,
+    plain_turns,
+    render_airoboros,
+    spell_out_tools,
+    templated_tools,
+    templated_turns,
+)
+from lmoe_ray.domain.tool_dialect import PLAIN
+from lmoe_ray.engine.detokenizer import IncrementalDetokenizer
+from lmoe_ray.engine.template_tools import find_dialect
+from lmoe_ray.engine.token_bytes import TokenBytes
 from lmoe_ray.errors import InvalidField, ModelSourceError, UnsupportedValue
 
 logger = logging.getLogger(__name__)
-
-#: More tokens than any character has are held back only if the model emits bytes that are no text.
-MAX_HELD_TOKENS = 32
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer:
@@ -34,6 +42,7 @@ class Tokenizer:
     Attributes:
         special_ids: tokens that are no text.
         eos_ids: tokens that end an answer: the model's, the tokenizer's, and the chat template's.
+        dialect: how calls of functions are written.
     """
 
     def __init__(self, folder: Path, prompt_format: PromptFormat) -> None:
@@ -51,12 +60,16 @@ class Tokenizer:
         if not self._tokenizer.is_fast:
             raise ModelSourceError(str(folder), "has no tokenizer.json; convert its tokenizer to a fast one")
         self._backend = self._tokenizer.backend_tokenizer
+        self._token_bytes = TokenBytes(self._backend, self._tokenizer.added_tokens_decoder)
         self.special_ids = frozenset(
             token_id for token_id, token in self._tokenizer.added_tokens_decoder.items() if token.special
         )
         self.eos_ids = frozenset(_configured_eos_ids(folder) | self._end_of_turn_ids())
         if prompt_format is PromptFormat.CHAT and not self._tokenizer.chat_template:
             logger.warning("no chat template folder=%s: chat requests will be refused", folder)
+        self.dialect = PLAIN
+        if prompt_format is PromptFormat.CHAT and self._tokenizer.chat_template:
+            self.dialect = find_dialect(self._render_text, self._is_plain) or PLAIN
 
     def encode_request(self, request: GenerateRequest) -> list[int]:
         """The prompt's tokens, at least one.
@@ -69,42 +82,65 @@ class Tokenizer:
             if request.prompt is not None:
                 ids = list(self._tokenizer.encode(request.prompt))
             elif self._prompt_format is PromptFormat.AIROBOROS:
-                ids = list(self._tokenizer.encode(render_airoboros(request.messages), split_special_tokens=True))
+                messages = spell_out_tools(request.messages, request.tools, self._prompt_format)
+                ids = list(self._tokenizer.encode(render_airoboros(messages), split_special_tokens=True))
             else:
-                ids = self._encode_chat(request.messages)
+                ids = self._encode_chat(request)
         return ids or [self._start_id()]
 
-    def encode_choice(self, text: str) -> list[int]:
+    def encode_plain(self, text: str) -> list[int]:
         """Tokens of a text inside an answer."""
         with self._lock:
             return list(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def as_json(self) -> str:
+        """The whole tokenizer, as tokenizer.json has it."""
+        with self._lock:
+            return str(self._backend.to_str())
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text without special tokens, exactly as the tokens spell it."""
         return str(self._backend.decode(list(ids), skip_special_tokens=True))
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token spells by itself, be it part of a character."""
+        return self._token_bytes.of(token_id)
+
     def detokenizer(self) -> IncrementalDetokenizer:
         """A fresh one for one answer."""
         return IncrementalDetokenizer(self)
 
-    def _encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def _encode_chat(self, request: GenerateRequest) -> list[int]:
         if not self._tokenizer.chat_template:
             raise UnsupportedValue("messages", "this base model has no chat template; use /v1/completions")
-        encoded: list[int] = []
-
-        def apply(turns: list[dict[str, str]]) -> str:
-            encoded.extend(
-                self._tokenizer.apply_chat_template(
-                    turns, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
-                )
-            )
-            return ""
-
         try:
-            render(messages, PromptFormat.CHAT, apply)
+            if self.dialect.is_templated:
+                tools = None if request.tools is None else templated_tools(request.tools)
+                self._refuse_control_keys(tools)
+                return self._encode_turns(templated_turns(request.messages), tools)
+            messages = spell_out_tools(request.messages, request.tools, PromptFormat.CHAT)
+            return self._encode_turns(plain_turns(messages))
         except (TemplateError, ValueError) as exc:
             raise InvalidField("messages", f"the model's chat template refuses them: {exc}") from exc
-        return encoded
+
+    def _encode_turns(self, turns: Turns, tools: Turns | None = None) -> list[int]:
+        ids: list[int] = self._tokenizer.apply_chat_template(
+            turns, tools=tools, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+        )
+        return ids
+
+    def _render_text(self, turns: Turns, tools: Turns | None = None) -> str:
+        return str(self._tokenizer.apply_chat_template(turns, tools=tools, tokenize=False))
+
+    def _is_plain(self, text: str) -> bool:
+        return self.decode(self._tokenizer.encode(text, add_special_tokens=False)) == text
+
+    def _refuse_control_keys(self, tools: Any) -> None:
+        """Templates sanitise values, not keys: a parameter's name must not act as a control token."""
+        keys = "\n".join(_keys_of(tools))
+        for token in self._tokenizer.added_tokens_encoder:
+            if token.strip() and token in keys:
+                raise InvalidField("tools", f"a parameter's name holds {token!r}, which this model reads as a command")
 
     def _start_id(self) -> int:
         for token_id in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
@@ -120,7 +156,7 @@ class Tokenizer:
             return ids
         question, answer = {"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}
         try:
-            text = str(self._tokenizer.apply_chat_template([question, answer], tokenize=False))
+            text = self._render_text([question, answer])
         except TemplateError:
             return ids
         tail = self._tokenizer.encode(text.rpartition("answer")[2], add_special_tokens=False)
@@ -128,45 +164,13 @@ class Tokenizer:
         return ids if end is None else ids | {int(end)}
 
 
-class IncrementalDetokenizer:
-    """Decodes one answer token by token; the pieces add up to the decoded whole.
-
-    A token's text depends on its neighbours: characters span tokens, and some decoders drop the
-    first space. So each token is decoded together with those of the last piece shown, and what is
-    new is the difference. Special tokens have no text and take no part. A piece that ends in the
-    replacement character may be half a character and waits. Cost per token does not grow with the
-    answer.
-
-    The DecodeStream of tokenizers cannot do this: it holds bytes that are no text back for ever, and
-    what it holds cannot be had at the end of the answer.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._window: list[int] = []
-        self._num_shown_ids = 0
-        self._num_shown_chars = 0
-
-    def push(self, token_id: int) -> str:
-        """Text that is complete with this token; often empty."""
-        if token_id in self._tokenizer.special_ids:
-            return ""
-        self._window.append(token_id)
-        text = self._tokenizer.decode(self._window)
-        if text.endswith(_REPLACEMENT) and len(self._window) - self._num_shown_ids < MAX_HELD_TOKENS:
-            return ""
-        return self._show(text)
-
-    def flush(self) -> str:
-        """What was held back; no more tokens will come."""
-        return self._show(self._tokenizer.decode(self._window))
-
-    def _show(self, text: str) -> str:
-        new = text[self._num_shown_chars :]
-        self._window = self._window[self._num_shown_ids :]
-        self._num_shown_ids = len(self._window)
-        self._num_shown_chars = len(self._tokenizer.decode(self._window))
-        return new
+def _keys_of(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _keys_of(inner)
 
 
 def _configured_eos_ids(folder: Path) -> set[int]:

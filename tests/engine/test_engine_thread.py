@@ -47,7 +47,7 @@ async def test_a_failed_step_ends_every_stream_after_the_text_it_has(
     engine = make_engine(max_num_seqs=2)
     break_after(engine, 5, monkeypatch)
     # Half a character would be held back until its other half is there.
-    whole_character = ((engine._tokenizer.encode_choice("x")[0], 100.0),)
+    whole_character = ((engine._tokenizer.encode_plain("x")[0], 100.0),)
 
     async def count(name: str) -> tuple[int, str]:
         num_tokens = 0

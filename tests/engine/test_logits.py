@@ -20,14 +20,16 @@ VOCAB, EOS = 12, 11
 
 
 def make(prompt: tuple[int, ...] = (1, 2, 2), output: tuple[int, ...] = (), **wishes: Any) -> Any:
-    choices = wishes.pop("choices", ())
+    constraint = wishes.pop("constraint", None)
     answer = Answer(Letters(), num_prompt_tokens=len(prompt), max_new_tokens=50)
     sampling = SamplingParams(**wishes)
-    return sequence_module.Sequence("r", prompt, sampling, answer, 0, 50, choices=choices, output_ids=list(output))
+    return sequence_module.Sequence(
+        "r", prompt, sampling, answer, 0, 50, constraint=constraint, output_ids=list(output)
+    )
 
 
 def processors() -> Any:
-    return logits_module.LogitsProcessors(VOCAB, {EOS}, torch.device("cpu"))
+    return logits_module.LogitsProcessors(VOCAB, torch.device("cpu"))
 
 
 def apply(logits: Any, *sequences: Any, to: Any = None) -> None:
@@ -130,23 +132,3 @@ def test_what_a_sequence_kept_is_free_again_when_it_is_gone() -> None:
         del sequence
         assert len(kept._seen._places) == 0
     assert len(kept._seen._counts) == 1
-
-
-CHOICES = ((3, 4), (3, 5, 6), (7,))
-
-
-@pytest.mark.parametrize(
-    ("output", "allowed"),
-    [((), {3, 7}), ((3,), {4, 5}), ((3, 4), {EOS}), ((3, 5), {6}), ((7,), {EOS}), ((9,), {EOS})],
-)
-def test_choices_allow_only_what_leads_to_one_of_them(output: tuple[int, ...], allowed: set[int]) -> None:
-    assert logits_module.allowed_next(CHOICES, output, (EOS,)) == allowed
-    logits = rows(1)
-    before = logits.clone()
-    apply(logits, make((1,), output, choices=CHOICES))
-    assert set(torch.isfinite(logits[0]).nonzero()[:, 0].tolist()) == allowed
-    assert all(logits[0, token] == before[0, token] for token in allowed)
-
-
-def test_a_choice_that_begins_another_may_end_or_go_on() -> None:
-    assert logits_module.allowed_next(((3,), (3, 4)), (3,), (EOS,)) == {EOS, 4}

@@ -28,7 +28,7 @@ def make(seed: int = 0, position: int = 0, **wishes: Any) -> Any:
 
 
 def sampler() -> Any:
-    return sampler_module.Sampler(logits_module.LogitsProcessors(VOCAB, {0}, torch.device("cpu")))
+    return sampler_module.Sampler(logits_module.LogitsProcessors(VOCAB, torch.device("cpu")))
 
 
 def sample(logits: Any, *sequences: Any) -> Any:
@@ -142,20 +142,29 @@ def test_log_probabilities_count_the_bias() -> None:
     assert (picked.token_id, picked.logprob) == (7, pytest.approx(0.0))
 
 
-def test_log_probabilities_of_any_tokens_are_had_in_one_call() -> None:
-    tokens = torch.tensor([[3, 0, 7]])
-    assert torch.equal(sampler_module.logprobs_of(row(), tokens)[0], row().log_softmax(-1)[0, [3, 0, 7]])
+def test_the_likeliest_tokens_are_those_of_the_whole_distribution_and_as_many_as_each_row_asks_for() -> None:
+    wishes = ({"top_logprobs": 3}, {"top_logprobs": 1}, {"top_logprobs": 0})
+    sequences = [make(logprobs=True, **wish) for wish in wishes]
+    rows = sample(torch.cat([row(seed) for seed in range(4)]), *sequences, make(temperature=0)).read()
+    for seed, num_top in enumerate((3, 1, 0)):
+        expected = torch.log_softmax(row(seed)[0], -1).topk(num_top)
+        assert [token_id for token_id, _ in rows[seed].top] == expected.indices.tolist()
+        assert [value for _, value in rows[seed].top] == pytest.approx(expected.values.tolist())
+    assert (rows[3].logprob, rows[3].top) == (None, ())
 
 
-def test_tokens_and_log_probabilities_stay_on_the_device_until_read() -> None:
+def test_tokens_stay_on_the_device_until_read() -> None:
     sampled = sample(torch.cat([row(0), row(1)]), make(temperature=0, logprobs=True), make(temperature=0))
-    assert (sampled.token_ids.dtype, sampled.logprobs.dtype) == (torch.int64, torch.float32)
+    assert sampled.token_ids.dtype == torch.int64
     assert sampled.token_ids.tolist() == [picked.token_id for picked in sampled.read()]
-    assert sampled.logprobs.isnan().tolist() == [False, True]
 
 
-def test_nobody_asking_costs_no_log_probabilities() -> None:
-    assert sample(row(), make()).logprobs is None
+def test_each_of_several_answers_has_a_seed_of_its_own_and_the_first_the_requests() -> None:
+    seeds = [sampler_module.derive_seed(-5, index) for index in range(8)]
+    assert seeds[0] == -5
+    assert len(set(seeds)) == 8
+    assert all(0 <= seed < 2**63 for seed in seeds[1:])
+    assert seeds == [sampler_module.derive_seed(-5, index) for index in range(8)]
 
 
 def test_the_position_is_the_rows_and_not_what_the_host_has_read() -> None:
@@ -184,7 +193,7 @@ def test_no_rows_give_no_tokens() -> None:
 def test_a_gpu_samples_the_same_and_never_makes_the_host_wait(wishes: dict[str, Any]) -> None:
     logits = torch.cat([row(seed) for seed in range(40)])
     sequences = [make(seed, logit_bias=((2, 1.0),), **wishes) for seed in range(40)]
-    gpu = sampler_module.Sampler(logits_module.LogitsProcessors(VOCAB, {0}, torch.device("cuda")))
+    gpu = sampler_module.Sampler(logits_module.LogitsProcessors(VOCAB, torch.device("cuda")))
     rows, on_gpu = [logits_module.SampleRow(sequence, 0) for sequence in sequences], logits.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -562,17 +562,6 @@ def test_a_sequence_decodes_again_before_its_last_token_is_read() -> None:
     assert sequence.num_cached == 4
 
 
-def test_a_sequence_with_choices_waits_for_its_token_to_be_read() -> None:
-    scheduler, sequence = make_scheduler(), make_sequence(3, choices=((1, 2),))
-    add(scheduler, sequence)
-    scheduler.schedule()
-    sequence.num_in_flight = 1
-    assert scheduler.schedule() is None
-    sequence.num_in_flight = 0
-    sequence.output_ids.append(1)
-    assert turn(scheduler).decode == (sequence,)
-
-
 def test_a_sequence_whose_last_token_is_in_flight_is_not_scheduled_again() -> None:
     scheduler, sequence = make_scheduler(), make_sequence(3, max_new_tokens=1)
     add(scheduler, sequence)
@@ -707,8 +696,7 @@ class Loop:
         num_prompt_tokens = self.chance.randint(1, min(14, capacity - max_new_tokens))
         prompt_ids = tuple(self.chance.choices((1, 2), weights=(5, 1), k=num_prompt_tokens))
         adapter = self.chance.choice(["a", "b", "c", "d", None])
-        choices = ((1,),) if self.chance.random() < 0.1 else ()
-        sequence = make_sequence(adapter=adapter, max_new_tokens=max_new_tokens, prompt_ids=prompt_ids, choices=choices)
+        sequence = make_sequence(adapter=adapter, max_new_tokens=max_new_tokens, prompt_ids=prompt_ids)
         self.alive.append(sequence)
         self.scheduler.add(sequence)
 

@@ -16,12 +16,11 @@ def make_sequence(
     max_new_tokens: int = 100,
     *,
     prompt_ids: tuple[int, ...] = (),
-    choices: tuple[tuple[int, ...], ...] = (),
 ) -> Sequence:
     """A sequence with the prompt 0, 1, 2, … or the one given."""
     prompt_ids = prompt_ids or tuple(range(num_prompt_tokens))
     answer = Answer(Letters(), num_prompt_tokens=len(prompt_ids), max_new_tokens=max_new_tokens)
-    return Sequence("r", prompt_ids, SamplingParams(), answer, 0, max_new_tokens, adapter, choices)
+    return Sequence("r", prompt_ids, SamplingParams(), answer, 0, max_new_tokens, adapter)
 
 
 def test_a_sequence_moves_along_the_arrows() -> None:
@@ -83,11 +82,6 @@ def test_token_ids_run_from_the_prompt_into_the_answer() -> None:
     for start in range(7):
         for stop in range(start, 7):
             assert sequence.token_ids(start, stop) == every[start:stop]
-
-
-def test_only_a_closed_list_of_choices_needs_the_tokens_on_the_host() -> None:
-    assert not make_sequence().needs_host_tokens
-    assert make_sequence(choices=((1, 2),)).needs_host_tokens
 
 
 def test_sequences_with_equal_contents_are_different_sequences() -> None:

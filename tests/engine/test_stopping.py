@@ -5,7 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmoe_ray.domain.stream import TokenDelta, Usage
+from lmoe_ray.domain.stream import TokenDelta, TokenLogprob, Usage
+from lmoe_ray.domain.tool_dialect import PLAIN
+from lmoe_ray.domain.tools import CallPiece
+from lmoe_ray.engine.call_reader import CallReader
 from lmoe_ray.engine.stopping import Answer, StopStrings
 
 EOS = 0
@@ -27,6 +30,22 @@ class Letters:
     def flush(self) -> str:
         half, self._half = self._half, ""
         return half
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return chr(ord("a") + token_id - 1).encode()
+
+
+class Characters:
+    """A detokenizer for a language whose tokens are characters."""
+
+    def push(self, token_id: int) -> str:
+        return chr(token_id)
+
+    def flush(self) -> str:
+        return ""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return chr(token_id).encode()
 
 
 def tokens(text: str) -> list[int]:
@@ -177,4 +196,57 @@ def test_a_stop_string_in_the_flushed_half_character_still_cuts() -> None:
 def test_log_probabilities_travel_with_their_tokens() -> None:
     answer = make_answer(stops=("bc",))
     assert answer.push(2, -0.5) is None
-    assert answer.push(1, -1.5).logprobs == (-0.5, -1.5)
+    delta = answer.push(1, -1.5, ((1, -1.5), (3, -2.5)))
+    assert delta is not None
+    assert delta.logprobs == (
+        TokenLogprob(b"b", -0.5),
+        TokenLogprob(b"a", -1.5, ((b"a", -1.5), (b"c", -2.5))),
+    )
+
+
+def test_the_token_that_ends_an_answer_has_a_log_probability_and_no_text() -> None:
+    delta = make_answer().push(EOS, -0.25)
+    assert delta is not None
+    assert delta.logprobs == (TokenLogprob(b"", -0.25),)
+
+
+CALL = '{"function": "f", "params": {"a": "stop"}}'
+
+
+def say(text: str, *, ends: bool = True, max_new_tokens: int = 1000) -> list[TokenDelta]:
+    """An answer that may hold calls, character by character."""
+    answer = Answer(
+        Characters(),
+        num_prompt_tokens=3,
+        max_new_tokens=max_new_tokens,
+        eos_ids=(EOS,),
+        stops=("stop",),
+        calls=CallReader(PLAIN),
+        index=2,
+    )
+    return run(answer, [*map(ord, text), *([EOS] if ends else [])])
+
+
+def test_a_call_is_told_as_a_call_and_no_stop_string_is_found_in_it() -> None:
+    deltas = say(CALL)
+    whole = total(deltas)
+    assert (whole.text, whole.finish_reason, whole.index) == ("", "tool_calls", 2)
+    assert whole.calls == (CallPiece(0, "f", '{"a": "stop"}'),)
+    assert whole.token_ids == (*map(ord, CALL), EOS)
+    assert next(delta.calls for delta in deltas if delta.calls) == (CallPiece(0, "f"),)
+    assert len([delta for delta in deltas if delta.calls]) == 1 + len('{"a": "stop"}')
+
+
+def test_a_text_beside_which_calls_were_possible_still_ends_at_a_stop_string() -> None:
+    whole = total(say("so stop here"))
+    assert (whole.text, whole.finish_reason, whole.calls) == ("so ", "stop", ())
+
+
+def test_an_answer_cut_within_a_call_ends_by_length_with_what_there_is_of_it() -> None:
+    whole = total(say(CALL, max_new_tokens=len('{"function": "f", "params": {"a": ')))
+    assert (whole.text, whole.finish_reason, whole.calls) == ("", "length", (CallPiece(0, "f", '{"a": '),))
+
+
+def test_an_answer_cut_before_it_is_certain_to_be_a_call_is_a_text() -> None:
+    whole = total(say(CALL, max_new_tokens=5))
+    assert (whole.text, whole.finish_reason, whole.calls) == ('{"fun', "length", ())

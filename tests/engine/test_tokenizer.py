@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.engine import tokenizer as tokenizer_module
+from lmoe_ray.engine.detokenizer import MAX_HELD_TOKENS
 from lmoe_ray.errors import InvalidField, ModelSourceError, UnsupportedValue
 
 pytestmark = pytest.mark.torch
@@ -80,7 +81,7 @@ def test_byte_level_pieces_add_up_to_the_decoded_whole(byte_level: Any, ids: lis
 @example(text="\n\n🙂é\u200d👩‍👩‍👧")
 def test_any_text_comes_back_whole_from_both_kinds_of_tokenizer(byte_level: Any, sentencepiece: Any, text: str) -> None:
     for tokenizer in (byte_level, sentencepiece):
-        ids = tokenizer.encode_choice(text)
+        ids = tokenizer.encode_plain(text)
         assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids)
 
 
@@ -94,22 +95,22 @@ def test_sentencepiece_spaces_add_up_to_the_decoded_whole(sentencepiece: Any, wo
 
 
 def test_half_a_character_is_never_shown(byte_level: Any) -> None:
-    ids = byte_level.encode_choice("a🙂b")
+    ids = byte_level.encode_plain("a🙂b")
     shown = pieces(byte_level, ids)
     assert "�" not in "".join(shown)
     assert shown == ["a", "", "", "", "🙂", "b", ""]
 
 
 def test_half_a_character_at_the_very_end_is_shown_as_such(byte_level: Any) -> None:
-    ids = byte_level.encode_choice("a🙂")[:-1]
+    ids = byte_level.encode_plain("a🙂")[:-1]
     assert pieces(byte_level, ids) == ["a", "", "", "", "�"]
 
 
 def test_endless_bytes_that_are_no_text_do_not_wait_forever(byte_level: Any) -> None:
-    stray = byte_level.encode_choice("🙂")[1]
+    stray = byte_level.encode_plain("🙂")[1]
     shown = pieces(byte_level, [stray] * 200)
     assert "".join(shown) == "�" * 200
-    assert max(map(len, shown)) <= tokenizer_module.MAX_HELD_TOKENS
+    assert max(map(len, shown)) <= MAX_HELD_TOKENS
 
 
 def test_bytes_that_turn_out_to_be_no_text_after_some_were_shown_do_no_harm(sentencepiece: Any) -> None:
@@ -120,7 +121,7 @@ def test_bytes_that_turn_out_to_be_no_text_after_some_were_shown_do_no_harm(sent
 
 
 def test_special_tokens_are_no_text(byte_level: Any) -> None:
-    assert "".join(pieces(byte_level, [IM_START, *byte_level.encode_choice("hi"), IM_END])) == "hi"
+    assert "".join(pieces(byte_level, [IM_START, *byte_level.encode_plain("hi"), IM_END])) == "hi"
 
 
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────
@@ -211,3 +212,16 @@ def test_an_empty_prompt_is_refused_if_no_token_begins_texts(llama: Path, tmp_pa
     file.write_text(json.dumps(config))
     with pytest.raises(InvalidField, match="is empty"):
         tokenizer_module.Tokenizer(folder, PromptFormat.CHAT).encode_request(GenerateRequest("r", "m", prompt=""))
+
+
+def test_the_bytes_of_tokens_add_up_to_the_text(byte_level: Any) -> None:
+    text = "the quick é🙂 {}"
+    assert b"".join(map(byte_level.token_bytes, byte_level.encode_plain(text))) == text.encode()
+
+
+def test_bytes_are_told_of_spare_tokens_and_of_control_tokens_too(byte_level: Any, sentencepiece: Any) -> None:
+    assert byte_level.token_bytes(IM_END) == b"<|im_end|>"
+    assert byte_level.token_bytes(100_000) == b""
+    pieces = ("<0xC3>", "▁hello", "ld", "</s>")
+    ids = [sentencepiece._backend.token_to_id(piece) for piece in pieces]
+    assert [sentencepiece.token_bytes(token_id) for token_id in ids] == [b"\xc3", b" hello", b"ld", b"</s>"]
