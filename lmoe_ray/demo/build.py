@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+from lmoe_ray.demo.task_head_build import build_task_head
 from lmoe_ray.domain.package import LMoEPackage, Manifest
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.pretrained.model_source import resolve
@@ -79,17 +80,23 @@ def build_demo(
         name: (DEMO_FOLDER / "adapters" / name / "description.txt").read_text(encoding="utf-8") for name in adapters
     }
     samples = {name: read_samples(DEMO_FOLDER / "routing_data" / f"expert_{name}.jsonl") for name in adapters}
+    written = {file.name: file.read_bytes() for file in (DEMO_FOLDER / "routing_data").glob("*.jsonl")}
     package = pack(out, adapters, descriptions, samples, MANIFEST)
+    for name, content in written.items():
+        # As they were written by hand: packing keeps the texts, and drops the names of their tasks.
+        (out / "routing_data" / name).write_bytes(content)
     ship_index(package, cache_dir)
     return package
 
 
 def ship_index(package: LMoEPackage, cache_dir: Path) -> None:
-    """Embed the package's routing samples with the default router, so that nobody's first start has to."""
+    """Fit the task head, and embed the routing samples with the default router, so that nobody's first start has to."""
     router = RouterSettings()
     folder = resolve(router.embedder, router.embedder_revision, cache_dir)
+    embedder = Embedder(folder, max_tokens=router.max_tokens)
+    build_task_head(package.path / "routing_data", embedder)
     samples = choose_samples(package.experts, router.max_samples, router.seed)
-    save_index(package.path / DEMO_INDEX.name, samples, Embedder(folder, max_tokens=router.max_tokens))
+    save_index(package.path / DEMO_INDEX.name, samples, embedder)
 
 
 def _tune_one(

@@ -59,42 +59,43 @@ class AgentRouter:
         self._model = model
         self._ask = ask
         self._threshold = threshold
-        self._functions = "\n".join(_describe(expert) for expert in model.experts)
 
     async def route(self, request: GenerateRequest) -> RoutingDecision:
         """Costs one short generation. What ``ask`` raises, such as an overload, goes to the caller."""
         query = read_query(request).within(MAX_QUERY_CHARS)[:MAX_QUERY_CHARS]
+        model = self._model.as_seen_by(request)
         if not query:
-            return fall_back(self._model, "the request has no text to route by")
-        name, probability = await self._ask(self._question(query), self._model.expert_names)
-        if name not in self._model.expert_names:
-            logger.warning("agent router got no expert's name model=%s answer=%s", self._model.name, one_line(name, 80))
-            return fall_back(self._model, "the model that was asked named no expert")
-        return self._decide(name, min(probability, 1.0))
+            return fall_back(model, "the request has no text to route by")
+        name, probability = await self._ask(_question(model, query), model.expert_names)
+        if name not in model.expert_names:
+            logger.warning("agent router got no expert's name model=%s answer=%s", model.name, one_line(name, 80))
+            return fall_back(model, "the model that was asked named no expert")
+        return self._decide(model, name, min(probability, 1.0))
 
-    def _decide(self, name: str, probability: float) -> RoutingDecision:
-        candidates, threshold = self._candidates(name, probability), self._threshold
+    def _decide(self, model: RoutedModel, name: str, probability: float) -> RoutingDecision:
+        candidates, threshold = _candidates(model, name, probability), self._threshold
         reason = f"asked for the most suitable expert, the model answered {name}"
         if probability < threshold:
             return fall_back(
-                self._model,
+                model,
                 f"{reason} with {probability:.2f}; below the threshold of {threshold:.2f}",
                 confidence=probability,
                 candidates=candidates,
                 threshold=threshold,
             )
-        return RoutingDecision(
-            self._model.name, name, "agent", probability, candidates, threshold=threshold, reason=reason
-        )
+        return RoutingDecision(model.name, name, "agent", probability, candidates, threshold=threshold, reason=reason)
 
-    def _question(self, query: str) -> tuple[Message, ...]:
-        return (Message("user", _INSTRUCTION.format(functions=self._functions, query=_quote(query))),)
 
-    def _candidates(self, chosen: str, probability: float) -> tuple[Candidate, ...]:
-        """The chosen expert first; the others share the rest, for the model was not asked about them one by one."""
-        others = sorted(name for name in self._model.expert_names if name != chosen)
-        share = (1.0 - probability) / len(others) if others else 0.0
-        return (Candidate(chosen, probability), *(Candidate(name, share) for name in others))
+def _question(model: RoutedModel, query: str) -> tuple[Message, ...]:
+    functions = "\n".join(_describe(expert) for expert in model.experts)
+    return (Message("user", _INSTRUCTION.format(functions=functions, query=_quote(query))),)
+
+
+def _candidates(model: RoutedModel, chosen: str, probability: float) -> tuple[Candidate, ...]:
+    """The chosen expert first; the others share the rest, for the model was not asked about them one by one."""
+    others = sorted(name for name in model.expert_names if name != chosen)
+    share = (1.0 - probability) / len(others) if others else 0.0
+    return (Candidate(chosen, probability), *(Candidate(name, share) for name in others))
 
 
 def _describe(expert: Expert) -> str:

@@ -65,10 +65,18 @@ class ExpertIndex:
     def num_samples_per_expert(self) -> tuple[int, ...]:
         return tuple(end - start for start, end in self._ranges)
 
-    def search(self, vector: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Cosines and rows of the ``min(k, num_samples)`` samples nearest to ``vector [dim]``, best first."""
-        cosines, rows = _search(self.flat, vector[np.newaxis], min(k, self.num_samples))
-        return cosines[0], rows[0]
+    def search(
+        self, vector: Vectors, k: int, experts: Sequence[str] | None = None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        """Cosines and rows of the ``k`` samples nearest to ``vector [dim]``, best first; of ``experts``, or of all."""
+        wanted = [
+            span for name, span in zip(self.experts, self._ranges, strict=True) if experts is None or name in experts
+        ]
+        found = [self._within(vector[np.newaxis], start, end, k) for start, end in wanted]
+        cosines = np.concatenate([np.empty(0, np.float32), *(c[0] for c, _ in found)])
+        rows = np.concatenate([np.empty(0, np.int64), *(r[0] for _, r in found)])
+        best = np.argsort(-cosines, kind="stable")[:k]
+        return cosines[best], rows[best]
 
     @property
     def vectors(self) -> Vectors:

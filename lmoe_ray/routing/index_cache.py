@@ -4,7 +4,8 @@ An entry is a folder named by a digest of everything that shaped it, and never c
 
     <cache_dir>/routing/<digest>/
     ├── index.faiss      vectors
-    └── meta.json        what they are, and the checksum of index.faiss
+    ├── heads.npz        what was fitted on them; not there with fewer than two experts to tell apart
+    └── meta.json        what they are, and the checksum of the other files
 
 It is written under another name and renamed, so that a reader sees all of it or nothing, and two
 replicas that start together cannot mix their files. A damaged entry is built again.
@@ -22,6 +23,8 @@ import logging
 import os
 import shutil
 import time
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,12 +33,22 @@ import faiss
 import numpy as np
 
 from lmoe_ray.routing.expert_index import Encoder, ExpertIndex, Progress, build_index
+from lmoe_ray.routing.heads import Heads, fit_heads, heads_from
 from lmoe_ray.routing.sample_set import SampleSet
+from lmoe_ray.routing.task_head import features_version, load_task_head
 
 logger = logging.getLogger(__name__)
 
 #: Raise when the files or the meaning of the vectors change.
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FittedIndex:
+    """An index and what was fitted on its samples, see :func:`~lmoe_ray.routing.heads.fit_heads`."""
+
+    index: ExpertIndex
+    heads: Heads | None
 
 
 def load_or_build(
@@ -44,7 +57,7 @@ def load_or_build(
     cache_dir: Path | None,
     progress: Progress | None = None,
     shipped_dir: Path | None = None,
-) -> ExpertIndex:
+) -> FittedIndex:
     """The index of ``samples``, from disk if it is there.
 
     Args:
@@ -54,64 +67,94 @@ def load_or_build(
         progress: called while samples are embedded.
         shipped_dir: read after the cache; ``None``: not.
     """
-    digest = samples.digest(FORMAT, encoder.identity, encoder.max_tokens)
+    digest = _digest(samples, encoder)
     folders = [cache_dir.expanduser() / "routing"] if cache_dir else []
     for folder in [*folders, *([shipped_dir] if shipped_dir else [])]:
-        if (index := _load(folder / digest, samples)) is not None:
-            return index
-    index = _build(samples, encoder, progress)
+        if (fitted := _load(folder / digest, samples)) is not None:
+            return fitted
+    fitted = _build(samples, encoder, progress)
     for folder in folders:
-        _try_to_save(folder / digest, index)
-    return index
+        _try_to_save(folder / digest, fitted)
+    return fitted
 
 
 def save_index(folder: Path, samples: SampleSet, encoder: Encoder, progress: Progress | None = None) -> None:
     """Build an index and put it into ``folder`` to be shipped, in place of whatever is there."""
     shutil.rmtree(folder, ignore_errors=True)
-    digest = samples.digest(FORMAT, encoder.identity, encoder.max_tokens)
-    _save(folder / digest, build_index(samples, encoder, progress))
+    _save(folder / _digest(samples, encoder), _build(samples, encoder, progress))
 
 
-def _build(samples: SampleSet, encoder: Encoder, progress: Progress | None) -> ExpertIndex:
+def _digest(samples: SampleSet, encoder: Encoder) -> str:
+    """Of everything that shapes an entry."""
+    return samples.digest(FORMAT, features_version(), encoder.identity, encoder.max_tokens)
+
+
+def _build(samples: SampleSet, encoder: Encoder, progress: Progress | None) -> FittedIndex:
     started_s = time.monotonic()
     index = build_index(samples, encoder, progress)
-    logger.info("routing index built samples=%d duration_s=%.1f", index.num_samples, time.monotonic() - started_s)
-    return index
+    embedded_s = time.monotonic()
+    heads = fit_heads(index, load_task_head(encoder.identity))
+    logger.info(
+        "routing index built samples=%d embedded_s=%.1f fitted_s=%.1f",
+        index.num_samples,
+        embedded_s - started_s,
+        time.monotonic() - embedded_s,
+    )
+    return FittedIndex(index, heads)
 
 
-def _try_to_save(entry: Path, index: ExpertIndex) -> None:
+def _try_to_save(entry: Path, fitted: FittedIndex) -> None:
     try:
-        _save(entry, index)
+        _save(entry, fitted)
     except OSError as exc:
         logger.warning("routing index not cached, the next start embeds again entry=%s problem=%s", entry, exc)
 
 
-def _load(entry: Path, samples: SampleSet) -> ExpertIndex | None:
+def _load(entry: Path, samples: SampleSet) -> FittedIndex | None:
     if not entry.exists():
         return None
     try:
-        content = (entry / "index.faiss").read_bytes()
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        if meta != _meta(samples, content):
+        files = {name: (entry / name).read_bytes() for name in meta["files"]}
+        if meta != _meta(samples, files):
             raise ValueError("its checksum or description does not fit")
-    except (OSError, ValueError) as exc:
+        fitted = _unpack(samples, files)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
         logger.warning("cached routing index is damaged and built again entry=%s problem=%s", entry, exc)
         return None
     logger.info("routing index loaded samples=%d entry=%s", len(samples.rows), entry.name)
-    return ExpertIndex(samples, faiss.deserialize_index(np.frombuffer(content, dtype=np.uint8)))
+    return fitted
 
 
-def _save(entry: Path, index: ExpertIndex) -> None:
+def _save(entry: Path, fitted: FittedIndex) -> None:
     aside = entry.with_name(f".{entry.name}.{uuid4().hex}")
     aside.mkdir(parents=True)
     try:
-        content = faiss.serialize_index(index.flat).tobytes()
-        (aside / "index.faiss").write_bytes(content)
-        meta = json.dumps(_meta(index.samples, content), indent=1)
+        files = _pack(fitted)
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
+        meta = json.dumps(_meta(fitted.index.samples, files), indent=1)
         (aside / "meta.json").write_text(meta, encoding="utf-8")
         _put_in_place(aside, entry)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _pack(fitted: FittedIndex) -> dict[str, bytes]:
+    files = {"index.faiss": faiss.serialize_index(fitted.index.flat).tobytes()}
+    if fitted.heads is not None:
+        content = BytesIO()
+        np.savez(content, **fitted.heads.arrays())  # type: ignore[arg-type]
+        files["heads.npz"] = content.getvalue()
+    return files
+
+
+def _unpack(samples: SampleSet, files: dict[str, bytes]) -> FittedIndex:
+    index = ExpertIndex(samples, faiss.deserialize_index(np.frombuffer(files["index.faiss"], dtype=np.uint8)))
+    if "heads.npz" not in files:
+        return FittedIndex(index, None)
+    with np.load(BytesIO(files["heads.npz"]), allow_pickle=False) as arrays:
+        return FittedIndex(index, heads_from(dict(arrays)))
 
 
 def _put_in_place(aside: Path, entry: Path) -> None:
@@ -123,10 +166,9 @@ def _put_in_place(aside: Path, entry: Path) -> None:
     os.rename(aside, entry)
 
 
-def _meta(samples: SampleSet, content: bytes) -> dict[str, Any]:
+def _meta(samples: SampleSet, files: dict[str, bytes]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "experts": dict(zip(samples.experts, map(len, samples.texts), strict=True)),
-        "num_bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
     }

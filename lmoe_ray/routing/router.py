@@ -45,6 +45,13 @@ class RoutedModel:
         """The fallback if this model has it, else ``None``: the base model."""
         return self.fallback if self.fallback in self.expert_names else None
 
+    def as_seen_by(self, request: GenerateRequest) -> RoutedModel:
+        """The model with those experts only that whoever asks may use; the others do not exist for them."""
+        allowed = request.allowed_experts
+        if allowed is None:
+            return self
+        return dataclasses.replace(self, experts=tuple(expert for expert in self.experts if expert.name in allowed))
+
 
 class Router(Protocol):
     """Chooses an expert of one base model."""
@@ -75,26 +82,28 @@ class RouterChain:
             ExpertNotFound: the request names an expert this model does not have.
         """
         started_s = time.monotonic()
-        decision = self._without_reading(request)
+        model = self._model.as_seen_by(request)
+        decision = _without_reading(model, request)
         if decision is None and self._configured is not None:
             decision = await self._configured.route(request)
         if decision is None:
-            decision = fall_back(self._model, "no router is configured")
+            decision = fall_back(model, "no router is configured")
         return dataclasses.replace(decision, duration_s=time.monotonic() - started_s)
 
-    def _without_reading(self, request: GenerateRequest) -> RoutingDecision | None:
-        """What the request's fields decide, before anybody looks at the conversation."""
-        model, names = self._model, self._model.expert_names
-        if request.expert is not None:
-            if request.expert not in names:
-                raise ExpertNotFound(request.expert, names)
-            return RoutingDecision(model.name, request.expert, "explicit", reason="the client named the expert")
-        if not names:
-            return RoutingDecision(model.name, None, "only", reason="the model has no experts")
-        if request.num_tools > 0 and TOOLS_EXPERT in names:
-            reason = f"the request declares {request.num_tools} tools"
-            return RoutingDecision(model.name, TOOLS_EXPERT, "tools", reason=reason)
-        return None
+
+def _without_reading(model: RoutedModel, request: GenerateRequest) -> RoutingDecision | None:
+    """What the request's fields decide, before anybody looks at the conversation."""
+    names = model.expert_names
+    if request.expert is not None:
+        if request.expert not in names:
+            raise ExpertNotFound(request.expert, names)
+        return RoutingDecision(model.name, request.expert, "explicit", reason="the client named the expert")
+    if not names:
+        return RoutingDecision(model.name, None, "only", reason="the model has no experts")
+    if request.num_tools > 0 and TOOLS_EXPERT in names:
+        reason = f"the request declares {request.num_tools} tools"
+        return RoutingDecision(model.name, TOOLS_EXPERT, "tools", reason=reason)
+    return None
 
 
 def fall_back(

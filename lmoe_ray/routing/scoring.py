@@ -13,22 +13,25 @@ depends on ratios of distances only, not on how an embedder spreads them. The po
 between a plain mean, which is as accurate but has the fault above, and the nearest sample alone,
 which is often sure and wrong.
 
-``fused`` averages the log-probabilities of ``density`` and of :class:`~lmoe_ray.routing.linear_head.LinearHead`:
-the embedding alone sees the topic of a request and hardly its task (README, numbers).
+``fused`` weighs ``density`` against a linear head on words and form and against what is known of tasks: the
+embedding alone sees the topic of a request and hardly its task (README, numbers).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmoe_ray.routing.expert_index import ExpertIndex, Nearest, Vectors
-from lmoe_ray.routing.linear_head import LinearHead
+from lmoe_ray.routing.heads import Heads, HeadScorer
+from lmoe_ray.routing.task_head import TaskHead
 
 Floats = NDArray[np.float64]
+
+#: Chosen by leaving out one source of labelled prompts after the other.
+EVIDENCE_WEIGHTS = {"neighbours": 1.0, "words": 1.0, "tasks": 2.0}
 
 _POWER = 4.0
 # Keeps the weight of an exact match finite: it counts 16 times as much as a sample at cosine .99.
@@ -83,24 +86,24 @@ class DensityScorer:
 
 
 class FusedScorer:
-    """Geometric mean of the density rule's and the linear head's probabilities, renormalised.
+    """Geometric mean of what neighbours, words and tasks say, weighted as in ``EVIDENCE_WEIGHTS``, renormalised.
 
     With a single expert to choose there is nothing to classify, and the density rule stands alone.
     """
 
-    def __init__(self, index: ExpertIndex, k: int) -> None:
+    def __init__(self, index: ExpertIndex, k: int, heads: Heads | None, task_head: TaskHead | None) -> None:
         self._density = DensityScorer(index, k)
-        self._num_experts = len(index.experts)
-        has_choice = sum(count > 0 for count in index.num_samples_per_expert) > 1
-        self._head = LinearHead(index.texts, index.vectors, index.labels) if has_choice else None
+        self._heads = None if heads is None else HeadScorer(heads, task_head)
 
     def probabilities(self, text: str, vector: Vectors) -> Floats:
         by_density = self._density.probabilities(text, vector)
-        if self._head is None:
+        if self._heads is None:
             return by_density
         with np.errstate(divide="ignore"):
-            log_density = np.log(by_density)
-        return softmax((log_density + self._head.log_probabilities(text, vector, self._num_experts)) / 2)
+            opinions = {"neighbours": np.log(by_density), **self._heads.log_probabilities(text, vector)}
+        total = sum(EVIDENCE_WEIGHTS[name] for name in opinions)
+        mean = sum(EVIDENCE_WEIGHTS[name] / total * opinion for name, opinion in opinions.items())
+        return softmax(np.asarray(mean))
 
 
 class Familiarity:
@@ -122,14 +125,17 @@ class Familiarity:
         return float(min(1.0, share_farther / _UNUSUAL_SHARE))
 
 
-def make_scorer(rule: Literal["fused", "density", "airoboros"], index: ExpertIndex, k: int) -> Scorer:
-    """The scorer a setting names."""
-    rules: dict[str, Callable[[ExpertIndex, int], Scorer]] = {
-        "fused": FusedScorer,
-        "density": DensityScorer,
-        "airoboros": AiroborosScorer,
-    }
-    return rules[rule](index, k)
+def make_scorer(
+    rule: Literal["fused", "density", "airoboros"],
+    index: ExpertIndex,
+    k: int,
+    heads: Heads | None = None,
+    task_head: TaskHead | None = None,
+) -> Scorer:
+    """The scorer a setting names; ``heads`` are those fitted on the index, and count for ``fused`` alone."""
+    if rule == "fused":
+        return FusedScorer(index, k, heads, task_head)
+    return DensityScorer(index, k) if rule == "density" else AiroborosScorer(index, k)
 
 
 def log_closeness(nearest: Nearest) -> Floats:

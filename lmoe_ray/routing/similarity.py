@@ -7,17 +7,21 @@ decision carries what it rests on: every expert's score and the nearest samples.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
-from lmoe_ray.routing.expert_index import Encoder, ExpertIndex, Progress, Vectors
-from lmoe_ray.routing.index_cache import load_or_build
+from lmoe_ray.routing.expert_index import Encoder, Progress, Vectors
+from lmoe_ray.routing.index_cache import FittedIndex, load_or_build
 from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
 from lmoe_ray.routing.router import RoutedModel, fall_back
 from lmoe_ray.routing.sample_set import choose_samples
 from lmoe_ray.routing.scoring import Familiarity, make_scorer
+from lmoe_ray.routing.task_head import TaskHead, load_task_head
 from lmoe_ray.settings import RouterSettings
 
 logger = logging.getLogger(__name__)
@@ -63,27 +67,29 @@ class SimilarityRouter:
         samples = choose_samples(model.experts, settings.max_samples, settings.seed)
         self._standing: _Standing | None = None
         if samples.rows:
-            self._standing = _Standing(load_or_build(samples, embedder, cache_dir, progress, shipped_dir), settings)
+            fitted = load_or_build(samples, embedder, cache_dir, progress, shipped_dir)
+            self._standing = _Standing(fitted, settings, load_task_head(embedder.identity))
         else:
             logger.warning("no expert has routing samples: every request goes to the fallback model=%s", model.name)
 
     async def route(self, request: GenerateRequest) -> RoutingDecision:
         """Costs one embedding, 10 to 70 ms on a CPU thread, and a search, below 1 ms for 10,000 samples."""
-        if self._standing is None:
-            return fall_back(self._model, "no expert has routing samples")
+        model = self._model.as_seen_by(request)
+        if self._standing is None or not self._standing.knows_any(model.expert_names):
+            return fall_back(model, "no expert has routing samples")
         text = read_query(request).within(self._embedder.max_tokens * CHARS_PER_TOKEN)
         if not text:
-            return fall_back(self._model, "the request has no text to route by")
-        return self._decide(self._standing, text, await self._embedder.embed_one(text))
+            return fall_back(model, "the request has no text to route by")
+        return self._decide(self._standing, model, text, await self._embedder.embed_one(text))
 
-    def _decide(self, standing: _Standing, text: str, vector: Vectors) -> RoutingDecision:
-        candidates, confidence = standing.candidates(text, vector)
-        neighbours = standing.neighbours(vector)
+    def _decide(self, standing: _Standing, model: RoutedModel, text: str, vector: Vectors) -> RoutingDecision:
+        candidates, confidence = standing.candidates(text, vector, model.expert_names)
+        neighbours = standing.neighbours(vector, model.expert_names)
         threshold, best = self._settings.threshold, candidates[0]
         reason = _reason(candidates, neighbours, confidence)
         if confidence < threshold:
             return fall_back(
-                self._model,
+                model,
                 f"{reason}; below the threshold of {threshold:.2f}",
                 confidence=confidence,
                 candidates=candidates,
@@ -91,33 +97,43 @@ class SimilarityRouter:
                 threshold=threshold,
             )
         return RoutingDecision(
-            self._model.name, best.expert, "similarity", confidence, candidates, neighbours, threshold, reason
+            model.name, best.expert, "similarity", confidence, candidates, neighbours, threshold, reason
         )
 
 
 class _Standing:
     """One index, and how experts stand in it for a query."""
 
-    def __init__(self, index: ExpertIndex, settings: RouterSettings) -> None:
-        self._index = index
-        self._scorer = make_scorer(settings.scoring, index, settings.k)
+    def __init__(self, fitted: FittedIndex, settings: RouterSettings, task_head: TaskHead | None) -> None:
+        self._index = index = fitted.index
+        self._scorer = make_scorer(settings.scoring, index, settings.k, fitted.heads, task_head)
         self._show_samples = settings.show_samples
         is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1
         self._familiarity = Familiarity(index) if is_alone else None
 
-    def candidates(self, text: str, vector: Vectors) -> tuple[tuple[Candidate, ...], float]:
-        """Every expert, best first, and how sure we are of the first.
+    def knows_any(self, experts: Sequence[str]) -> bool:
+        """Whether one of ``experts`` has samples."""
+        counts = zip(self._index.experts, self._index.num_samples_per_expert, strict=True)
+        return any(count > 0 and name in experts for name, count in counts)
+
+    def candidates(self, text: str, vector: Vectors, experts: Sequence[str]) -> tuple[tuple[Candidate, ...], float]:
+        """Each of ``experts``, best first, and how sure we are of the first.
 
         With a single expert to choose, its score is 1 and says nothing: the query's familiarity does.
         """
-        scores = self._scorer.probabilities(text, vector).tolist()
-        candidates = [Candidate(name, score) for name, score in zip(self._index.experts, scores, strict=True)]
+        scores = self._scorer.probabilities(text, vector)
+        scores = np.where(np.isin(self._index.experts, experts), scores, 0.0)
+        # Never all zero: one of these experts has samples, and a softmax leaves none of those without a share.
+        scores = scores / max(float(scores.sum()), np.finfo(float).tiny)
+        pairs = zip(self._index.experts, scores.tolist(), strict=True)
+        candidates = [Candidate(name, score) for name, score in pairs if name in experts]
         candidates.sort(key=lambda c: (-c.score, c.expert))
         confidence = candidates[0].score if self._familiarity is None else self._familiarity.of(vector)
         return tuple(candidates), confidence
 
-    def neighbours(self, vector: Vectors) -> tuple[Neighbour, ...]:
-        cosines, rows = self._index.search(vector, _NUM_NEIGHBOURS_SHOWN)
+    def neighbours(self, vector: Vectors, experts: Sequence[str]) -> tuple[Neighbour, ...]:
+        """The nearest samples of ``experts``."""
+        cosines, rows = self._index.search(vector, _NUM_NEIGHBOURS_SHOWN, experts)
         return tuple(self._neighbour(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True))
 
     def _neighbour(self, row: int, cosine: float) -> Neighbour:

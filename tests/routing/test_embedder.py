@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from lmoe_ray.errors import ModelSourceError
+from lmoe_ray.routing import reference_encoder
 from lmoe_ray.routing.embedder import Embedder
+from lmoe_ray.routing.reference_encoder import ReferenceEncoder
+from lmoe_ray.routing.sentence_encoder import TOLERANCE
+from tests.routing.encoder_folders import make_encoder, module, write_json
 
 TEXTS = ["write a loop in python", "a haiku", "What is the capital of Norway, and how many people live there? " * 5]
 
@@ -34,6 +41,13 @@ def test_vectors_have_length_one_and_keep_the_order_of_texts(embedder: Embedder)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
     for text, vector in zip(TEXTS, vectors, strict=True):
         assert np.array_equal(embedder.embed([text])[0], vector)
+
+
+@pytest.mark.model
+def test_vectors_are_those_of_sentence_transformers(embedder: Embedder) -> None:
+    expected = ReferenceEncoder(model_folder(), 256).encode(TEXTS)
+
+    assert np.abs(embedder.embed(TEXTS) - expected).max() < TOLERANCE
 
 
 @pytest.mark.model
@@ -101,6 +115,48 @@ def test_identity_is_of_the_content_not_of_the_place(embedder: Embedder, tmp_pat
     config.write_text(config.read_text() + "\n")
 
     assert Embedder(copy).identity != embedder.identity
+
+
+@pytest.mark.torch
+async def test_a_query_that_comes_again_is_not_computed_again(tmp_path: Path) -> None:
+    embedder = Embedder(make_encoder(tmp_path / "encoder"), max_tokens=16)
+    first = await embedder.embed_one("rain in spain")
+    embedder.close()  # what must be computed would now fail
+
+    assert await embedder.embed_one("rain in spain") is first
+    assert not first.flags.writeable
+    assert np.array_equal(first, embedder.embed(["rain in spain"])[0])
+
+
+@pytest.mark.torch
+def test_another_architecture_is_left_to_sentence_transformers_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_encoder(tmp_path / "encoder")
+    modules = [module("Transformer", 0, ""), module("Pooling", 1, "1_Pooling"), module("Normalize", 2, "2_Normalize")]
+    write_json(folder / "modules.json", *modules)
+    ours = Embedder(folder).embed(["rain in spain"])
+    write_json(folder / "modules.json", *modules, module("Normalize", 3, "2_Normalize"))
+
+    with caplog.at_level(logging.WARNING):
+        theirs = Embedder(folder)
+
+    assert "left to sentence-transformers, which is slower model=encoder: its modules are" in caplog.text
+    assert np.abs(theirs.embed(["rain in spain"]) - ours).max() < TOLERANCE
+
+
+@pytest.mark.torch
+def test_on_a_gpu_sentence_transformers_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[str] = []
+
+    def load(folder: str, device: str, **options: Any) -> SentenceTransformer:
+        devices.append(device)
+        return SentenceTransformer(folder, device="cpu", **options)
+
+    monkeypatch.setattr(reference_encoder, "SentenceTransformer", load)
+
+    assert Embedder(make_encoder(tmp_path / "encoder"), device="cuda").embed(["rain"]).shape == (1, 64)
+    assert devices == ["cuda"]
 
 
 @pytest.mark.torch

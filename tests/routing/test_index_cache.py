@@ -26,17 +26,25 @@ def test_a_restart_embeds_nothing_and_finds_the_same(tmp_path: Path) -> None:
 
     assert encoder.embedded == []
     query = HashingEncoder().embed(["sort a list of numbers"])
-    for ours, theirs in zip(first.per_expert(query, 5), second.per_expert(query, 5), strict=True):
+    for ours, theirs in zip(first.index.per_expert(query, 5), second.index.per_expert(query, 5), strict=True):
         assert np.array_equal(ours, theirs)
-    assert second.texts == first.texts
+    assert second.index.texts == first.index.texts
+    assert first.heads is not None
+    assert second.heads is not None
+    for name, array in first.heads.arrays().items():
+        assert np.array_equal(array, second.heads.arrays()[name])
 
 
-def test_an_entry_is_its_two_files_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_an_entry_is_its_three_files_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     load_or_build(SAMPLES, HashingEncoder(), tmp_path)
 
     (name,) = entries(tmp_path)
     assert not name.startswith(".")
-    assert sorted(p.name for p in (tmp_path / "routing" / name).iterdir()) == ["index.faiss", "meta.json"]
+    assert sorted(p.name for p in (tmp_path / "routing" / name).iterdir()) == [
+        "heads.npz",
+        "index.faiss",
+        "meta.json",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +69,7 @@ def test_whatever_shapes_the_vectors_makes_another_entry(
     assert len(entries(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("file", ["index.faiss", "meta.json"])
+@pytest.mark.parametrize("file", ["index.faiss", "heads.npz", "meta.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_entry_is_noticed_and_built_again(
     file: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -92,16 +100,16 @@ def test_a_cache_that_cannot_be_written_costs_time_but_not_the_start(
     (tmp_path / "routing").write_text("a file where a folder should be")
 
     with caplog.at_level(logging.WARNING):
-        index = load_or_build(SAMPLES, HashingEncoder(), tmp_path)
+        fitted = load_or_build(SAMPLES, HashingEncoder(), tmp_path)
 
-    assert index.num_samples == 3
+    assert fitted.index.num_samples == 3
     assert "not cached" in caplog.text
 
 
 def test_without_a_cache_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert load_or_build(SAMPLES, HashingEncoder(), None).num_samples == 3
+    assert load_or_build(SAMPLES, HashingEncoder(), None).index.num_samples == 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,10 +117,10 @@ def test_a_shipped_index_is_found_when_the_cache_has_none(tmp_path: Path) -> Non
     save_index(tmp_path / "shipped", SAMPLES, HashingEncoder())
     encoder = HashingEncoder()
 
-    index = load_or_build(SAMPLES, encoder, tmp_path / "cache", shipped_dir=tmp_path / "shipped")
+    fitted = load_or_build(SAMPLES, encoder, tmp_path / "cache", shipped_dir=tmp_path / "shipped")
 
     assert encoder.embedded == []
-    assert index.num_samples == 3
+    assert fitted.index.num_samples == 3
     assert not (tmp_path / "cache").exists()
 
 

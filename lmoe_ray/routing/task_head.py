@@ -1,0 +1,105 @@
+"""What is known of tasks before any expert is: a classifier of prompts into some two hundred tasks, shipped.
+
+A user's samples come from few sources and carry their habits. So the program brings a classifier of its own,
+fitted once on several thousand prompts written for it, each named by its task ("regex", "riddle",
+"table-qa"). It knows no experts: which of them a task belongs to is read off the experts' own samples, see
+:class:`TaskProfile`. Its inputs contain an embedding, so it serves the embedder it was fitted with, and no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmoe_ray.routing.head_inputs import SCALE_FILE, Inputs
+from lmoe_ray.routing.linear_head import LinearHead, fit_linear_head
+from lmoe_ray.routing.text_features import VERSION
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+FILE = Path(__file__).with_name("task_head.npz")
+
+#: Log-probabilities are multiplied by it: the classifier, fitted on ten prompts a task, is less sure than it is right.
+_SHARPNESS = 2.0
+#: Of an expert's claim to a task that no sample of any expert shows.
+_PRIOR = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHead:
+    """``tasks`` name the classes of ``head``; ``embedder`` is the identity of the model its inputs are embedded by."""
+
+    tasks: tuple[str, ...]
+    embedder: str
+    head: LinearHead
+
+    def probabilities(self, inputs: Inputs) -> Floats:
+        """``[num_texts, num_tasks]``, each row's sum 1."""
+        sharpened = np.exp(_SHARPNESS * self.head.log_probabilities(inputs))
+        return np.asarray(sharpened / sharpened.sum(axis=1, keepdims=True))
+
+
+@cache
+def features_version() -> str:
+    """Digest of all that shapes what is fitted on samples: the features, their scale and the shipped head."""
+    digest = hashlib.sha256(f"features {VERSION}".encode())
+    for file in (SCALE_FILE, FILE):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def load_task_head(embedder: str) -> TaskHead | None:
+    """The shipped head, or ``None`` if it was fitted with another embedder than the one of this identity."""
+    with np.load(FILE, allow_pickle=False) as arrays:
+        meta = json.loads(str(arrays["meta"]))
+        if meta["embedder"] != embedder:
+            logger.info("task head does not fit this embedder, so routing goes by samples alone embedder=%s", embedder)
+            return None
+        head = LinearHead(arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32))
+    return TaskHead(tuple(meta["tasks"]), embedder, head)
+
+
+def fit_task_head(inputs: Inputs, tasks: Sequence[str], embedder: str) -> TaskHead:
+    """From prompts' inputs ``[num_prompts, num_inputs]`` and the task of each."""
+    names = tuple(sorted(set(tasks)))
+    labels = np.array([names.index(task) for task in tasks])
+    return TaskHead(names, embedder, fit_linear_head(inputs, labels, len(names)))
+
+
+def save_task_head(head: TaskHead, file: Path = FILE) -> None:
+    """In 16 bits: what is lost is below the third digit of a probability."""
+    meta = json.dumps({"embedder": head.embedder, "tasks": head.tasks})
+    arrays = {"weight": head.head.weight.astype(np.float16), "bias": head.head.bias.astype(np.float16)}
+    np.savez_compressed(file, meta=np.array(meta), **arrays)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProfile:
+    """How likely an expert is given the task, ``[num_experts, num_tasks]``, each column's sum 1."""
+
+    shares: Floats
+
+    def probabilities(self, tasks: Floats) -> Floats:
+        """Probabilities of tasks ``[num_texts, num_tasks]`` to those of experts, ``[num_texts, num_experts]``."""
+        return np.asarray(tasks @ self.shares.T)
+
+
+def profile_of(tasks: Floats, labels: NDArray[np.int64], num_experts: int) -> TaskProfile:
+    """From the samples' probabilities of tasks ``[num_samples, num_tasks]``; a mean for each expert, so that all have
+    the same say. An expert without samples has no claim to anything."""
+    counts = np.bincount(labels, minlength=num_experts)
+    sums = np.zeros((num_experts, tasks.shape[1]))
+    np.add.at(sums, labels, tasks)
+    means = sums / np.maximum(counts, 1)[:, np.newaxis]
+    claims = means + (counts > 0)[:, np.newaxis] * (_PRIOR / tasks.shape[1])
+    return TaskProfile(claims / claims.sum(axis=0))
