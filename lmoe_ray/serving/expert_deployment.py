@@ -25,6 +25,7 @@ from lmoe_ray.engine.async_engine import AsyncEngine
 from lmoe_ray.engine.engine import EngineStats
 from lmoe_ray.pretrained.model_source import resolve, round_through_nf4
 from lmoe_ray.pretrained.package_source import load_package_from
+from lmoe_ray.serving.serve_log import join_serve_log
 from lmoe_ray.settings import ModelSettings, PoolSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class ExpertReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it; the engine's futures need its loop
         self, settings: Settings, model: ModelSettings, pool: PoolSettings
     ) -> None:
+        join_serve_log()
         started_s = time.monotonic()
         package = await asyncio.to_thread(load_package_from, model)
         folder = await asyncio.to_thread(_base_folder, model, settings.cache_path)

@@ -19,6 +19,7 @@ from lmoe_ray.routing.router import TOOLS_EXPERT, RoutedModel, RouterChain
 from lmoe_ray.routing.router import Router as ConfiguredRouter
 from lmoe_ray.routing.similarity import SimilarityRouter
 from lmoe_ray.serving.graph_backend import Handle, PoolMap, stream_from
+from lmoe_ray.serving.serve_log import join_serve_log
 from lmoe_ray.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class RouterReplica:
     """Unary: one request in, one decision out. Tokens never pass through here."""
 
     def __init__(self, settings: Settings, pool_maps: dict[str, PoolMap], pools: dict[str, Handle]) -> None:
+        join_serve_log()
         models = routed_models(settings)
         configured = _configured_routers(settings, models, pool_maps, pools)
         self._chains = {model.name: RouterChain(model, configured.get(model.name)) for model in models}
