@@ -57,6 +57,27 @@ def routing(
         print_report(report, console)
 
 
+def encoder(
+    model: Annotated[str, typer.Option(help="builtin:…, a local folder or a hub id.")] = RouterSettings().embedder,
+    rounds: Annotated[int, typer.Option(min=1, help="Texts of each length.")] = 50,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each encoder.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line per row on standard output.")] = False,
+    cache_dir: Annotated[Path, typer.Option(help="Folder of the static table.")] = Path("~/.cache/lmoe_ray"),
+) -> None:
+    """Milliseconds per text of the router's encoder, beside sentence-transformers as it comes."""
+    from lmoe_ray.bench.encoder_speed import print_table, run
+    from lmoe_ray.pretrained.model_source import resolve
+
+    cache = cache_dir.expanduser()
+    with err_console.status("encoding"):
+        costs = run(resolve(model, None, cache), cache, rounds, _say, threads)
+    if as_json:
+        for cost in costs:
+            print(json.dumps(cost.as_dict()))
+    else:
+        print_table(costs, console)
+
+
 def engine(
     quick: Annotated[bool, typer.Option("--quick", help="About two minutes: fewer engines, cells and tokens.")] = False,
     engines: Annotated[str, typer.Option(help="Names with commas; default: all that are there.")] = "",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-
-from llguidance import LLMatcher
 
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.package import Expert
@@ -18,17 +15,14 @@ from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.engine.adapter_store import AdapterStore
 from lmoe_ray.engine.adapter_weights import AdapterWeights
-from lmoe_ray.engine.call_reader import CallReader
 from lmoe_ray.engine.engine import Engine, EngineStats
 from lmoe_ray.engine.engine_thread import EngineThread
-from lmoe_ray.engine.grammars import Grammars, constraint_of
+from lmoe_ray.engine.grammars import Grammars
 from lmoe_ray.engine.load_model import load_model
 from lmoe_ray.engine.mailbox import Mailbox
-from lmoe_ray.engine.sampler import derive_seed
 from lmoe_ray.engine.sequence import Sequence
-from lmoe_ray.engine.stopping import Answer
+from lmoe_ray.engine.sequence_maker import SequenceMaker, is_constrained
 from lmoe_ray.engine.tokenizer import Tokenizer
-from lmoe_ray.errors import InvalidField, PromptTooLong
 from lmoe_ray.settings import EngineSettings
 
 DEFAULT_CACHE_DIR = Path("~/.cache/lmoe_ray").expanduser()
@@ -61,11 +55,12 @@ class AsyncEngine:
             ModelSourceError: the folder holds no model this engine can compute.
             SettingsError: the device is too small.
         """
-        self._settings, self._prompt_format = settings, prompt_format
+        self._settings = settings
         self._tokenizer = Tokenizer(model_folder, prompt_format)
         self._model = load_model(model_folder, settings, cache_dir / "kernels")
         self._grammars = Grammars(self._tokenizer, self._model.vocab_size)
         self.max_model_len = min(settings.max_model_len, self._model.max_positions)
+        self._maker = SequenceMaker(self._tokenizer, prompt_format, self.max_model_len, self._model.vocab_size)
         self._adapters = AdapterStore(self._read_adapter, settings.max_host_adapters)
         self._proven: set[str] = set()
         self._drops: dict[str, asyncio.Task[None]] = {}
@@ -151,8 +146,8 @@ class AsyncEngine:
             ConstraintFailed, EngineFailed: at any time.
         """
         prompt_ids = tuple(await self._encode(request))
-        matcher = await asyncio.to_thread(self._grammars.compile, request) if _is_constrained(request) else None
-        unfinished = dict(enumerate(self._make_sequences(request, prompt_ids, adapter_digest, matcher)))
+        matcher = await asyncio.to_thread(self._grammars.compile, request) if is_constrained(request) else None
+        unfinished = dict(enumerate(self._maker.make(request, prompt_ids, adapter_digest, matcher)))
         mailbox = self._submit(tuple(unfinished.values()), adapter_digest)
         try:
             while unfinished:
@@ -179,59 +174,6 @@ class AsyncEngine:
             return self._tokenizer.encode_request(request)
         return await asyncio.to_thread(self._tokenizer.encode_request, request)
 
-    def _make_sequences(
-        self,
-        request: GenerateRequest,
-        prompt_ids: tuple[int, ...],
-        adapter_digest: str | None,
-        matcher: LLMatcher | None,
-    ) -> list[Sequence]:
-        """One for each answer. The first leads: the others find its prompt in the cache."""
-        wishes = request.sampling
-        room = self.max_model_len - len(prompt_ids)
-        if room < 1:
-            raise PromptTooLong(len(prompt_ids), self.max_model_len)
-        vocab_size = self._model.vocab_size
-        if strangers := [token_id for token_id, _ in wishes.logit_bias if not 0 <= token_id < vocab_size]:
-            raise InvalidField("logit_bias", f"token {strangers[0]} is not in the vocabulary of {vocab_size}")
-        max_new_tokens = min(wishes.max_tokens or room, room)
-        seed = secrets.randbits(63) if wishes.seed is None else wishes.seed
-        sequences: list[Sequence] = []
-        for index in range(wishes.n):
-            sequences.append(
-                Sequence(
-                    request_id=request.request_id,
-                    prompt_ids=prompt_ids,
-                    sampling=wishes,
-                    answer=self._make_answer(request, len(prompt_ids), max_new_tokens, index),
-                    max_new_tokens=max_new_tokens,
-                    seed=derive_seed(seed, index),
-                    adapter_digest=adapter_digest,
-                    constraint=constraint_of(matcher),
-                    leader=sequences[0] if sequences else None,
-                )
-            )
-        return sequences
-
-    def _make_answer(
-        self, request: GenerateRequest, num_prompt_tokens: int, max_new_tokens: int, index: int = 0
-    ) -> Answer:
-        wishes = request.sampling
-        # Choices and JSON are a whole answer each: they end by themselves, and the format's stops may be part of them.
-        is_whole = bool(wishes.choices or wishes.json_schema)
-        stops = () if wishes.choices else wishes.stop
-        if wishes.use_default_stops and request.prompt is None and not is_whole:
-            stops += self._prompt_format.default_stops
-        return Answer(
-            self._tokenizer.detokenizer(),
-            num_prompt_tokens=num_prompt_tokens,
-            max_new_tokens=max_new_tokens,
-            eos_ids=() if wishes.ignore_eos and not _is_constrained(request) else self._tokenizer.eos_ids,
-            stops=stops,
-            calls=None if request.tools is None else CallReader(self._tokenizer.dialect),
-            index=index,
-        )
-
     def _submit(self, sequences: tuple[Sequence, ...], digest: str | None) -> Mailbox:
         self._thread.check()
         mailbox = Mailbox()
@@ -252,8 +194,3 @@ class AsyncEngine:
             self._thread.call(lambda engine: engine.prove(weights)).result()
             self._proven.add(expert.digest)
         return weights
-
-
-def _is_constrained(request: GenerateRequest) -> bool:
-    wishes = request.sampling
-    return bool(wishes.choices or wishes.json_schema or request.tools)

@@ -51,7 +51,9 @@ def _pick(logits: torch.Tensor, wish: SamplingParams, number: float) -> int:
     head_floor = _head_floor(weights)
     head_ids = np.flatnonzero(weights >= head_floor)
     head = weights[head_ids]
-    floor = _floor(head, wish) if wish.top_k <= len(head) else np.float32(0)
+    # A constraint may leave few tokens: then the head is all there is.
+    has_enough = wish.top_k <= len(head) or head_floor == _SMALLEST
+    floor = _floor(head, wish) if has_enough else np.float32(0)
     if floor >= head_floor:
         return int(head_ids[_invert_row(head, floor, number)])
     return _invert_row(weights, _floor(weights, wish), number)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lmoe_ray.domain.stream import TokenDelta
@@ -23,10 +22,11 @@ from lmoe_ray.engine.adapter_weights import AdapterWeights
 from lmoe_ray.engine.batch import BatchBuilder
 from lmoe_ray.engine.block_manager import BlockManager
 from lmoe_ray.engine.kv_cache import KVCache, block_bytes, block_size_for, blocks_within, cache_budget
+from lmoe_ray.engine.launched_step import LaunchedStep, catch_up
 from lmoe_ray.engine.loaded_model import LoadedModel
 from lmoe_ray.engine.logits import LogitsProcessors, SampleRow
 from lmoe_ray.engine.mailbox import Letter, Mailbox, deliver
-from lmoe_ray.engine.sampler import Picked, Sampled, Sampler
+from lmoe_ray.engine.sampler import Picked, Sampler
 from lmoe_ray.engine.scheduler import Scheduler
 from lmoe_ray.engine.sequence import Sequence
 from lmoe_ray.engine.step import Step
@@ -67,16 +67,6 @@ class EngineStats:
     generated_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Launched:
-    """A step the device has been told to compute."""
-
-    step: Step
-    sampled: Sampled
-    row_of: dict[Sequence, int]
-    began_s: float
-
-
 class Engine:
     """One base model, its cache and its bank of adapters on one device."""
 
@@ -114,7 +104,7 @@ class Engine:
         self._sampler = Sampler(LogitsProcessors(model.vocab_size, model.device, max(1, settings.num_threads)))
         self._proof = AdapterProof(model, refuse=settings.adapter_check == "refuse")
         self._overlap = model.device.type == "cuda" if overlap is None else overlap
-        self._launched: _Launched | None = None
+        self._launched: LaunchedStep | None = None
         self._mailboxes: dict[Sequence, Mailbox] = {}
         self._followers: dict[Sequence, list[Sequence]] = {}
         self._num_steps = self._prompt_tokens = self._generated_tokens = 0
@@ -191,19 +181,19 @@ class Engine:
         for digest in self._loader.take_loaded():
             self._scheduler.mark_loaded(digest)
 
-    def _launch(self, step: Step) -> _Launched:
+    def _launch(self, step: Step) -> LaunchedStep:
         began_s = time.perf_counter()
         before = self._launched
         batch = self._builder.build(step, before.row_of if before else {}, before.sampled.token_ids if before else None)
         logits = self._runner.run(batch)
         rows = [SampleRow(s, len(s.output_ids) + s.num_in_flight) for s in step.sampled]
-        _catch_up(step.sampled, before)
+        catch_up(step.sampled, before)
         sampled = self._sampler.sample(logits, rows)
         for sequence in step.sampled:
             sequence.num_in_flight += 1
-        return _Launched(step, sampled, {s: row for row, s in enumerate(step.sampled)}, began_s)
+        return LaunchedStep(step, sampled, {s: row for row, s in enumerate(step.sampled)}, began_s)
 
-    def _commit(self, launched: _Launched) -> None:
+    def _commit(self, launched: LaunchedStep) -> None:
         """Read the step's tokens and pass them on; forget those of sequences that ended meanwhile."""
         step, letters, finished = launched.step, list[Letter](), list[Sequence]()
         for sequence, pick in zip(step.sampled, launched.sampled.read(), strict=True):
@@ -244,7 +234,7 @@ class Engine:
             sequence.leader = None
             self._scheduler.add(sequence)
 
-    def _observe(self, launched: _Launched) -> None:
+    def _observe(self, launched: LaunchedStep) -> None:
         now_s = time.perf_counter()
         self._scheduler.observe(launched.step, now_s - max(launched.began_s, self._last_done_s))
         self._last_done_s = now_s
@@ -281,20 +271,6 @@ class Engine:
             cached_tokens=self._blocks.num_hit_tokens,
             generated_tokens=self._generated_tokens,
         )
-
-
-def _catch_up(sequences: Iterable[Sequence], before: _Launched | None) -> None:
-    """Tell constraints the tokens that the next one depends on.
-
-    Those of the step before are still on the device if steps overlap; they are waited for here, while the device
-    computes the forward pass just launched.
-    """
-    confined = [s for s in sequences if s.constraint is not None]
-    in_flight = before.sampled.read() if before is not None and any(s.num_in_flight for s in confined) else []
-    for sequence in confined:
-        assert sequence.constraint is not None, "it was chosen for having one. This is a bug."
-        newest = [in_flight[before.row_of[sequence]].token_id] if before and sequence.num_in_flight else []
-        sequence.constraint.catch_up([*sequence.output_ids, *newest])
 
 
 def _make_cache(model: LoadedModel, settings: EngineSettings, max_model_len: int, memory_fraction: float) -> KVCache:

@@ -68,8 +68,7 @@ class LogitsProcessors:
         confined = [(at, row.sequence.constraint) for at, row in enumerate(rows) if row.sequence.constraint]
         if confined:
             at = upload([row for row, _ in confined], torch.int64, self._device)
-            forbidden = self._masks.forbidden([constraint for _, constraint in confined])
-            logits[at] = logits[at].masked_fill_(forbidden, float("-inf"))
+            logits.index_add_(0, at, self._masks.biases([constraint for _, constraint in confined]))
 
 
 @dataclass(slots=True)

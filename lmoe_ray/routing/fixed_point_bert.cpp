@@ -101,17 +101,26 @@ inline Floats exponential(Floats x) {
     return y * (Floats)((n + 127) << 23);
 }
 
-// x * (1 + erf(x / sqrt(2))) / 2, with erf to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26).
+// x * (1 + erf(x / sqrt(2))) / 2. erf is a ratio of polynomials up to 4, beyond which it is 1 in float: the
+// coefficients are those of Eigen's fast erf, good to a few units in the last place.
 inline Floats gelu(Floats x) {
-    const Floats z = absolute(x) * 0.70710678118654752f;
-    const Floats t = 1.0f / (z * 0.3275911f + 1.0f);
-    Floats y = splat(1.061405429f);
-    y = y * t - 1.453152027f;
-    y = y * t + 1.421413741f;
-    y = y * t - 0.284496736f;
-    y = y * t + 0.254829592f;
-    const Floats tail = y * t * exponential(-z * z) * 0.5f;
-    return x * (x < 0 ? tail : 1.0f - tail);
+    Floats z = x * 0.70710678118654752f;
+    z = larger(z, splat(-4.0f));
+    z = z < 4.0f ? z : splat(4.0f);
+    const Floats square = z * z;
+    Floats above = splat(-2.72614225801306e-10f);
+    above = above * square + 2.77068142495902e-08f;
+    above = above * square - 2.10102402082508e-06f;
+    above = above * square - 5.69250639462346e-05f;
+    above = above * square - 7.34990630326855e-04f;
+    above = above * square - 2.95459980854025e-03f;
+    above = above * square - 1.60960333262415e-02f;
+    Floats below = splat(-1.45660718464996e-05f);
+    below = below * square - 2.13374055278905e-04f;
+    below = below * square - 1.68282697438203e-03f;
+    below = below * square - 7.37332916720468e-03f;
+    below = below * square - 1.42647390514189e-02f;
+    return x * (0.5f + 0.5f * z * above / below);
 }
 
 }  // namespace

@@ -30,16 +30,17 @@ class ReferenceEncoder:
         folder: any sentence-transformers model.
         max_tokens: tokens of a text that count, special tokens included; the model's own limit caps it.
         device: ``cpu`` or ``cuda``.
+        batch_size: texts in one forward pass; ``None``: of ``BATCH_SIZES``.
 
     Raises:
         ModelSourceError: the folder holds no usable model.
     """
 
-    def __init__(self, folder: Path, max_tokens: int, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, max_tokens: int, device: str = "cpu", batch_size: int | None = None) -> None:
         self._model = _load(folder, device)
         self.max_tokens = min(max_tokens, self._model.max_seq_length or max_tokens)
         self._model.max_seq_length = self.max_tokens
-        self._batch_size = BATCH_SIZES[torch.device(device).type]
+        self._batch_size = batch_size or BATCH_SIZES[torch.device(device).type]
         self.dim: int = self._model.get_embedding_dimension() or 0
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -54,7 +54,7 @@ class SentenceEncoder:
         weights = read_bert(folder)
         self.max_tokens = min(max_tokens, weights.max_tokens)
         self.dim = weights.hidden
-        self._tokens = TextTokens(folder, self.max_tokens)
+        self._tokens = TextTokens(folder, self.max_tokens, len(weights.words))
         self._forward = choose_forward(weights, num_threads, cache_dir)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -27,17 +27,20 @@ class TextTokens:
     Args:
         folder: with ``tokenizer.json``.
         max_tokens: of a text, special tokens included.
+        num_ids: that the model has vectors for.
 
     Raises:
-        UnsupportedEncoder: no such file, or one that cannot be read.
+        UnsupportedEncoder: no such file, one that cannot be read, or one of another model.
     """
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    def __init__(self, folder: Path, max_tokens: int, num_ids: int) -> None:
         self._max_tokens = max_tokens
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as exc:  # the library raises bare exceptions
             raise UnsupportedEncoder(f"its tokenizer.json cannot be read: {exc}") from exc
+        if (found := 1 + max(self.vocabulary.values(), default=-1)) > num_ids:
+            raise UnsupportedEncoder(f"its tokenizer.json has {found} tokens, the model {num_ids}")
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
 

@@ -361,7 +361,7 @@ def chat(*texts: str, **wishes: Any) -> GenerateRequest:
 def shown(engine: Any, request: GenerateRequest, text: str) -> str:
     """What a reader would see if the model answered ``text``."""
     ids = engine._tokenizer.encode_plain(text)
-    making, seen = engine._make_answer(request, 1, len(ids)), ""
+    making, seen = engine._maker.make_answer(request, 1, len(ids)), ""
     for token_id in ids:
         if (delta := making.push(token_id)) is not None:
             seen += delta.text

@@ -39,11 +39,13 @@ def rows(num_rows: int, vocab_size: int, seed: int, *, step: float = 0.0) -> Any
     vocab_size=st.sampled_from([1, 3, 63, 64, 129, 1000, 4096]),
     seed=st.integers(0, 1000),
     step=st.sampled_from([0.0, 0.5, 4.0]),
+    num_allowed=st.sampled_from([1, 7, 60, 4096]),
 )
 def test_row_by_row_and_all_together_pick_the_same_tokens(
-    wishes: list[SamplingParams], numbers: list[float], vocab_size: int, seed: int, step: float
+    wishes: list[SamplingParams], numbers: list[float], vocab_size: int, seed: int, step: float, num_allowed: int
 ) -> None:
     logits = rows(4, vocab_size, seed, step=step)
+    logits[:, num_allowed:] = float("-inf")  # as constraints do
     one_by_one = drawing.pick_one_by_one(logits, wishes, numbers).tolist()
     assert one_by_one == drawing.pick_together(logits, wishes, numbers).tolist()
 

@@ -58,8 +58,9 @@ async def test_a_failed_step_ends_every_stream_after_the_text_it_has(
             return num_tokens, str(exc)
         return num_tokens, "no failure"
 
-    gate = threading.Event()
-    engine._thread.call(lambda inner: gate.wait(10))
+    gate, is_held = threading.Event(), threading.Event()
+    engine._thread.call(lambda inner: (is_held.set(), gate.wait(10)))
+    await asyncio.to_thread(is_held.wait, 10)
     reading = asyncio.gather(*(count(name) for name in "abc"))
     await asyncio.sleep(0.05)
     gate.set()

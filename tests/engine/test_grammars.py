@@ -152,7 +152,7 @@ def constraint_for(tokenizer: Any, *texts: str) -> Any:
 
 
 def allowed(masks: Any, *constraints: Any) -> list[set[int]]:
-    return [set((~row).nonzero()[:, 0].tolist()) for row in masks.forbidden(constraints)]
+    return [set((row == 0).nonzero()[:, 0].tolist()) for row in masks.biases(constraints)]
 
 
 def test_a_mask_allows_just_the_tokens_with_which_the_grammar_can_go_on(tokenizer: Any) -> None:

@@ -197,7 +197,7 @@ async def test_a_constraint_that_fails_on_the_way_ends_its_own_request_and_no_ot
         return constraint
 
     constraint_of = grammars_module.constraint_of
-    monkeypatch.setattr("lmoe_ray.engine.async_engine.constraint_of", broken)
+    monkeypatch.setattr("lmoe_ray.engine.sequence_maker.constraint_of", broken)
     free = asyncio.create_task(oracles.answer(engine, prompt_request("x", ignore_eos=True, max_tokens=50)))
     with pytest.raises(ConstraintFailed, match="doesn't satisfy the grammar"):
         await answers_to(engine, prompt_request("x", json_schema=json.dumps(SCHEMA), n=2))

@@ -129,6 +129,27 @@ def test_a_stream_says_who_answers_and_ends_as_openai_ends_it(url: str) -> None:
     assert json.loads(events[-2])["choices"][0]["finish_reason"] in ("stop", "length")
 
 
+def test_several_answers_json_and_calls_come_through_every_process(url: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": schema}}
+    fields = {"temperature": 1.5, "seed": 1, "max_tokens": 60}
+    several = ask(url, expert="code", n=3, logprobs=True, top_logprobs=2, response_format=wanted, **fields).json()
+    assert [choice["index"] for choice in several["choices"]] == [0, 1, 2]
+    assert all(json.loads(choice["message"]["content"])["a"] in ("x", "y") for choice in several["choices"])
+    assert all(choice["logprobs"]["content"] for choice in several["choices"])
+
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    forced = {"tools": tools, "tool_choice": "required", "parallel_tool_calls": False}
+    called = ask(url, **forced, **fields).json()
+    assert (called["expert"], called["routing"]["routed_by"]) == ("function", "tools")
+    [choice] = called["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"])["a"] in ("x", "y")
+
+    refused = ask(url, response_format={**wanted, "json_schema": {"schema": {"type": "integer", "enum": ["x"]}}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "response_format")
+
+
 def test_a_dead_replica_is_replaced_and_the_next_request_is_answered(url: str) -> None:
     """Killed from outside, as an out-of-memory killer would."""
     actor = next(a for a in ray.util.list_named_actors(all_namespaces=True) if "Expert-pool-left" in a["name"])
