@@ -1,8 +1,9 @@
-"""Which text of a request the router reads: its system text and the user's last message.
+"""Which texts of a request the router reads: its system text with the user's last message, and with all of them.
 
-What else a conversation holds pulls the other way. After a change of topic the whole conversation
-still points to the old expert, the assistant's words say more about the expert that spoke than about
-the one now wanted, and the system text most clients send by default says nothing. Routing samples
+Neither is enough. The last message alone may be "and for the second one?"; all messages together still point
+to the old expert after a change of topic. So a conversation is looked at both ways, and both have the same
+say. The assistant's words are left out, for they say more about the expert that spoke than about the one now
+wanted, and so is the system text most clients send by default, which says nothing. Routing samples
 are cleaned in the same spirit, so that queries and samples are the same kind of text.
 """
 
@@ -50,10 +51,23 @@ _EMPTY_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The two texts of a request that speak for an expert; either may be empty."""
+    """The texts of a request that speak for an expert; each may be empty.
+
+    Attributes:
+        system: what tells one task from another in the leading system turns.
+        message: the user's last message.
+        conversation: the user's last message and then all earlier ones; empty with a single message.
+    """
 
     system: str
     message: str
+    conversation: str = ""
+
+    def views(self, max_chars: int) -> tuple[str, ...]:
+        """The one or two texts to be scored, none if there is nothing to read."""
+        whole = Query(self.system, self.conversation) if self.conversation else self
+        views = (self.within(max_chars), whole.within(max_chars))
+        return tuple(dict.fromkeys(view for view in views if view))
 
     def within(self, max_chars: int) -> str:
         """Both texts as one, the system text first.
@@ -75,7 +89,7 @@ def read_query(request: GenerateRequest) -> Query:
         return Query("", sample_text(request.prompt))
     num_leading = next((i for i, m in enumerate(request.messages) if m.role != "system"), len(request.messages))
     system = "\n".join(_informative(m.content) for m in request.messages[:num_leading])
-    return Query(system.strip(), _last_words(request.messages))
+    return Query(system.strip(), _last_words(request.messages), _all_words(request.messages))
 
 
 def sample_text(sample: str) -> str:
@@ -94,6 +108,12 @@ def _last_words(messages: Sequence[Message]) -> str:
         if not _is_short(text):
             break
     return "\n".join(reversed(taken))
+
+
+def _all_words(messages: Sequence[Message]) -> str:
+    """The last user message first, so that it survives where the rest is cut off."""
+    texts = [text for m in messages if m.role == "user" and (text := m.content.strip())]
+    return "\n".join([texts[-1], *texts[:-1]]) if len(texts) > 1 else ""
 
 
 def _is_short(text: str) -> bool:

@@ -124,3 +124,18 @@ def test_a_long_system_text_leaves_the_message_its_half() -> None:
     assert Query("s" * 100, "m" * 80).within(20) == "s" * 10 + "\n" + "m" * 80
     assert Query("s" * 100, "mmmm").within(20) == "s" * 16 + "\nmmmm"
     assert Query("sss", "mmmm").within(20) == "sss\nmmmm"
+
+
+def test_a_conversation_is_seen_twice_and_the_last_message_comes_first() -> None:
+    turns = ("a poem about rain", ("assistant", "Rain!"), "what is 2 + 2 here")
+    query = read_query(ask(("system", "Speak French."), *turns))
+
+    assert query.views(1000) == (
+        "Speak French.\nwhat is 2 + 2 here",
+        "Speak French.\nwhat is 2 + 2 here\na poem about rain",
+    )
+
+
+def test_a_single_message_is_seen_once_and_nothing_not_at_all() -> None:
+    assert read_query(ask("a poem about rain")).views(1000) == ("a poem about rain",)
+    assert read_query(ask(("assistant", "Hello!"))).views(1000) == ()
