@@ -78,8 +78,8 @@ _WORDS = {
     "marks",
     "language": "python java javascript typescript rust golang ruby php perl kotlin swift scala matlab sql mysql "
     "postgres postgresql html css bash shell powershell react node nodejs django flask pandas numpy excel "
-    "vba linux docker git regex json xml yaml arduino tensorflow pytorch c cpp haskell kubernetes",
-    "programming": "function functions method array arrays string strings integer integers loop loops variable "
+    "vba linux docker git regex json xml yaml arduino tensorflow pytorch cpp haskell kubernetes fastapi spring",
+    "programming": "app bot function functions method array arrays string strings integer integers loop loops variable "
     "variables class classes algorithm program script code coding compile compiler debug exception pointer "
     "recursion recursive database query server api endpoint framework library module syntax stack queue "
     "linked_list binary_search hash sort sorted parse parser runtime complexity data_structure command "

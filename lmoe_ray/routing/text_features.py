@@ -19,7 +19,7 @@ from lmoe_ray.routing.form_cues import NUM_FORM_FEATURES, both_ends, form_featur
 Features = NDArray[np.float32]
 
 #: Raise when the same text gets other features.
-VERSION = 1
+VERSION = 2
 
 #: Places for words and pairs of words, and as many for pieces of 2 to 4 bytes.
 NUM_PLACES = 1024
