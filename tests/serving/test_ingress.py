@@ -83,6 +83,8 @@ def graph(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    # Whoever ran Serve in this session before may have started it at another address, which it would keep.
+    serve.shutdown()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     pool: DeploymentHandle[Any] = SaysItsAdapter.options(name="Expert-main").bind()
     ingress = serve.deployment(name="Ingress", ray_actor_options={"num_cpus": 0.1})(serve.ingress()(IngressReplica))
