@@ -156,11 +156,18 @@ class RouterSettings(_Strict):
         str, Field(description="builtin:all-minilm-l6-v2, a local folder, or a hub id such as thenlper/gte-small")
     ] = "builtin:all-minilm-l6-v2"
     embedder_revision: str | None = None
+    embedding: Annotated[
+        Literal["encoder", "static"],
+        Field(
+            description="encoder: the embedder reads the text; static: a table learnt from it once, in minutes, is "
+            "looked up: a tenth of the time, less accurate, and without known tasks"
+        ),
+    ] = "encoder"
     scoring: Annotated[
         Literal["fused", "density", "airoboros"],
         Field(
-            description="fused: neighbours and a linear head on words and form; density: weighted neighbours; "
-            "airoboros: least mean distance to k samples"
+            description="fused: neighbours, a linear head on words and form, and known tasks; density: weighted "
+            "neighbours; airoboros: least mean distance to k samples"
         ),
     ] = "fused"
     k: Annotated[PositiveInt, Field(description="neighbours looked at; per expert with airoboros scoring")] = 20

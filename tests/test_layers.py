@@ -21,7 +21,7 @@ LAYERS = {
     "pretrained": BELOW,
     "api": BELOW,
     "routing": BELOW | {"native"},
-    "engine": BELOW,
+    "engine": BELOW | {"native"},
     "training": BELOW | {"pretrained"},
     "serving": BELOW | {"pretrained", "api", "routing", "engine"},
     "bench": BELOW | {"pretrained", "api", "routing", "engine"},

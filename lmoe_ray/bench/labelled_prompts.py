@@ -18,10 +18,11 @@ from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
 
 @dataclass(frozen=True, slots=True)
 class LabelledPrompt:
-    """One labelled conversation."""
+    """One labelled conversation, and how many tools the request declares."""
 
     expert: str
     messages: tuple[Message, ...]
+    num_tools: int = 0
 
 
 def read_experts(path: Path, max_tokens: int) -> tuple[Expert, ...]:
@@ -67,8 +68,14 @@ def _lines_of(file: Path) -> list[str]:
 
 def _read_row(row: dict[str, Any], default_expert: str) -> LabelledPrompt:
     turns = row["messages"] if "messages" in row else [{"role": "user", "content": row["instruction"]}]
-    messages = tuple(Message(turn["role"], _text(turn["content"])) for turn in turns)
-    return LabelledPrompt(default_expert or _text(row["expert"]), messages)
+    messages = tuple(Message(turn["role"], _content(turn)) for turn in turns)
+    num_tools = len(row.get("tools") or ()) + len(row.get("functions") or ())
+    return LabelledPrompt(default_expert or _text(row["expert"]), messages, num_tools)
+
+
+def _content(turn: dict[str, Any]) -> str:
+    """An assistant that calls tools says nothing else."""
+    return "" if turn["role"] == "assistant" and turn["content"] is None else _text(turn["content"])
 
 
 def _text(value: object) -> str:

@@ -18,10 +18,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lmoe_ray.bench.labelled_prompts import LabelledPrompt, read_experts, read_prompts
+from lmoe_ray.bench.labelled_prompts import LabelledPrompt, read_prompts
 from lmoe_ray.bench.routing_quality import BASE, Quality, quality_of
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.package import Expert
 from lmoe_ray.routing.expert_index import Progress, Vectors
 from lmoe_ray.routing.router import RoutedModel, RouterChain
 from lmoe_ray.routing.sample_set import choose_samples
@@ -57,7 +58,7 @@ class RoutingReport:
 
 
 def run(
-    samples: Path,
+    experts: tuple[Expert, ...],
     test: Path,
     settings: RouterSettings,
     embedder: QueryEmbedder,
@@ -67,9 +68,8 @@ def run(
     """Measure, prompt by prompt; the embedding of the samples is not timed.
 
     Args:
-        samples: a package folder with ``routing_data``, or a file of ``{"expert", "messages"}`` or
-            ``{"expert", "instruction"}`` rows.
-        test: a file of such rows.
+        experts: with samples, as :func:`~lmoe_ray.bench.labelled_prompts.read_experts` reads them.
+        test: a file of ``{"expert", "messages"}`` or ``{"expert", "instruction"}`` rows; ``tools`` count.
         settings: of the router; ``kind`` is not looked at.
         embedder: in the settings' words, ``Embedder(folder, max_tokens=..., num_threads=...)``.
         cache_dir: where indexes are kept; ``None`` keeps none.
@@ -78,7 +78,7 @@ def run(
     Raises:
         TrainingDataError: a row of either file cannot be read, or there is none.
     """
-    prompts, experts = read_prompts(test), read_experts(samples, embedder.max_tokens)
+    prompts = read_prompts(test)
     chains = _chains(RoutedModel("bench", experts), settings, embedder, cache_dir, progress)
     decisions, baseline_decisions = asyncio.run(_decide_all(chains, prompts))
     labels = [prompt.expert for prompt in prompts]
@@ -150,7 +150,10 @@ class _Remembering:
 async def _decide_all(chains: Sequence[RouterChain], prompts: Sequence[LabelledPrompt]) -> list[list[RoutingDecision]]:
     """One list of decisions per chain. The first prompt is not timed cold: a warm-up of its own goes before."""
     await chains[0].route(GenerateRequest("warm-up", "bench", (Message("user", "warm up, please, little router"),)))
-    requests = [GenerateRequest(f"bench-{i}", "bench", prompt.messages) for i, prompt in enumerate(prompts)]
+    requests = [
+        GenerateRequest(f"bench-{i}", "bench", prompt.messages, num_tools=prompt.num_tools)
+        for i, prompt in enumerate(prompts)
+    ]
     return [[await chain.route(request) for request in requests] for chain in chains]
 
 

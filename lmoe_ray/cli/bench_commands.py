@@ -29,25 +29,28 @@ def routing(
     ] = None,
     scoring: Annotated[str, typer.Option(help="fused, density or airoboros.")] = "fused",
     embedder: Annotated[str, typer.Option(help="builtin:…, a local folder or a hub id.")] = RouterSettings().embedder,
+    embedding: Annotated[str, typer.Option(help="encoder or static.")] = RouterSettings().embedding,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the embedder.")] = 1,
     cache_dir: Annotated[Path, typer.Option(help="Folder of routing indexes.")] = Path("~/.cache/lmoe_ray"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
     """Accuracy, calibration and cost of the router on labelled prompts, beside the predecessor's rule."""
+    from lmoe_ray.bench.labelled_prompts import read_experts
     from lmoe_ray.bench.routing_accuracy import print_report, run
     from lmoe_ray.pretrained.model_source import resolve
     from lmoe_ray.pretrained.package_source import DEMO_FOLDER
-    from lmoe_ray.routing.embedder import Embedder
+    from lmoe_ray.routing.choose_embedder import choose_embedder
     from lmoe_ray.settings import parse_router
 
-    settings = parse_router({"scoring": scoring, "embedder": embedder, "num_threads": threads})
+    settings = parse_router({"scoring": scoring, "embedder": embedder, "embedding": embedding, "num_threads": threads})
     cache = cache_dir.expanduser()
+    experts = read_experts(samples or DEMO_FOLDER, settings.max_tokens)
     with err_console.status("embedding") as display:
         report = run(
-            samples or DEMO_FOLDER,
+            experts,
             test,
             settings,
-            Embedder(resolve(embedder, None, cache), max_tokens=settings.max_tokens, num_threads=threads),
+            choose_embedder(resolve(embedder, None, cache), settings, [experts], cache),
             cache,
             progress=lambda done, total: display.update(f"embedding {done} of {total} samples"),
         )

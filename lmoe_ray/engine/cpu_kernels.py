@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lmoe_ray.engine.kernel_build import KernelsUnavailable, load_library
+from lmoe_ray.native.compiled_library import LibraryUnavailable, load_library
 
 SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -54,10 +54,10 @@ class CpuKernels:
     def __init__(self, dtype: torch.dtype, cache_dir: Path) -> None:
         """
         Raises:
-            KernelsUnavailable: cannot be compiled here, or not for this dtype.
+            LibraryUnavailable: cannot be compiled here, or not for this dtype.
         """
         if dtype not in (torch.float32, torch.bfloat16):
-            raise KernelsUnavailable(f"the kernels compute in float32 and bfloat16, not {dtype}")
+            raise LibraryUnavailable(f"the kernels compute in float32 and bfloat16, not {dtype}")
         library = load_library(SOURCE, cache_dir)
         self.width: int = library.vector_width()
         for name, arguments in _SIGNATURES.items():

@@ -19,13 +19,13 @@ from lmoe_ray.engine.base_model import BaseModel
 from lmoe_ray.engine.batch import Batch
 from lmoe_ray.engine.cpu_kernels import CpuKernels
 from lmoe_ray.engine.cpu_ops import CpuOps
-from lmoe_ray.engine.kernel_build import KernelsUnavailable
 from lmoe_ray.engine.kv_cache import KVCache
 from lmoe_ray.engine.layer_ops import LayerOps
 from lmoe_ray.engine.lora import AdapterBank, bank_bytes
 from lmoe_ray.engine.model_runner import ModelRunner
 from lmoe_ray.engine.model_shape import CacheShape
 from lmoe_ray.engine.pinned_memory import pinned
+from lmoe_ray.native.compiled_library import LibraryUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,8 @@ def _cpu_kernels(model: BaseModel, kernel_dir: Path) -> CpuKernels | None:
     try:
         kernels = CpuKernels(model.dtype, kernel_dir)
         if model.shape.head_dim % kernels.width:
-            raise KernelsUnavailable(f"heads of {model.shape.head_dim} are no multiple of {kernels.width} numbers")
-    except KernelsUnavailable as exc:
+            raise LibraryUnavailable(f"heads of {model.shape.head_dim} are no multiple of {kernels.width} numbers")
+    except LibraryUnavailable as exc:
         logger.warning("no compiled kernels, attention and adapters will be 2 to 3 times slower: %s", exc)
         return None
     logger.info("compiled kernels width=%d dtype=%s", kernels.width, model.dtype)

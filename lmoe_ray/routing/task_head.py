@@ -58,6 +58,7 @@ def features_version() -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
 def load_task_head(embedder: str) -> TaskHead | None:
     """The shipped head, or ``None`` if it was fitted with another embedder than the one of this identity."""
     with np.load(FILE, allow_pickle=False) as arrays:

@@ -12,6 +12,8 @@ SERVE_ENVIRONMENT = {
     # HAProxy in front and gRPC between replicas: a request costs a quarter of the CPU (see README, numbers).
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # That option keeps a thousand log records back, and loses them when a replica ends.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     # `uv run` would make Ray build a second virtual environment for its workers.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -14,7 +14,7 @@ from lmoe_ray.domain.sampling import SamplingParams
 from lmoe_ray.pretrained.model_source import resolve
 from lmoe_ray.pretrained.package_source import DEMO_INDEX, load_package_from
 from lmoe_ray.routing.agent import AgentRouter, Ask
-from lmoe_ray.routing.embedder import Embedder
+from lmoe_ray.routing.choose_embedder import choose_embedder
 from lmoe_ray.routing.router import TOOLS_EXPERT, RoutedModel, RouterChain
 from lmoe_ray.routing.router import Router as ConfiguredRouter
 from lmoe_ray.routing.similarity import SimilarityRouter
@@ -79,7 +79,7 @@ def _configured_routers(
 def _similarity_routers(settings: Settings, models: tuple[RoutedModel, ...]) -> dict[str, ConfiguredRouter]:
     router = settings.router
     folder = resolve(router.embedder, router.embedder_revision, settings.cache_path)
-    embedder = Embedder(folder, max_tokens=router.max_tokens, num_threads=router.num_threads)
+    embedder = choose_embedder(folder, router, [model.experts for model in models], settings.cache_path)
     return {
         model.name: SimilarityRouter(model, embedder, router, settings.cache_path, shipped_dir=DEMO_INDEX)
         for model in models

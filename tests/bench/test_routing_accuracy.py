@@ -48,7 +48,7 @@ def labelled(tmp_path: Path) -> Path:
 def test_the_report_counts_who_was_taken_for_whom(package: Path, labelled: Path, tmp_path: Path) -> None:
     encoder = HashingEncoder()
 
-    report = run(package, labelled, RouterSettings(), encoder, tmp_path / "cache")
+    report = run(read_experts(package, 256), labelled, RouterSettings(), encoder, tmp_path / "cache")
 
     assert report.confusion == {"code": {"code": 1, "poetry": 1}, "poetry": {"poetry": 2}}
     row = report.as_dict()
@@ -62,7 +62,7 @@ def test_the_report_counts_who_was_taken_for_whom(package: Path, labelled: Path,
 def test_every_text_is_embedded_once_for_both_columns(package: Path, labelled: Path) -> None:
     encoder = HashingEncoder()
 
-    run(package, labelled, RouterSettings(), encoder, None)
+    run(read_experts(package, 256), labelled, RouterSettings(), encoder, None)
 
     assert len(encoder.embedded) == len(set(encoder.embedded)) == 4 + 4 + 1
 
@@ -72,15 +72,19 @@ def test_a_samples_file_does_what_a_package_does(package: Path, labelled: Path, 
     rows += [{"expert": "poetry", "instruction": text} for text in ("a haiku about rain", "a sonnet on love")]
     samples = write(tmp_path / "samples.jsonl", *rows)
 
-    by_file = run(samples, labelled, RouterSettings(), HashingEncoder(), None)
+    by_file = run(read_experts(samples, 256), labelled, RouterSettings(), HashingEncoder(), None)
 
-    assert by_file.quality == run(package, labelled, RouterSettings(), HashingEncoder(), None).quality
+    assert (
+        by_file.quality == run(read_experts(package, 256), labelled, RouterSettings(), HashingEncoder(), None).quality
+    )
 
 
 def test_the_table_shows_figures_and_confusion(package: Path, labelled: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
 
-    print_report(run(package, labelled, RouterSettings(threshold=0.999), HashingEncoder(), None), console)
+    print_report(
+        run(read_experts(package, 256), labelled, RouterSettings(threshold=0.999), HashingEncoder(), None), console
+    )
 
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "routing of 4 prompts by 4 samples" in text
@@ -157,3 +161,22 @@ def test_coverage_is_the_largest_share_one_threshold_answers_precisely() -> None
         ["a"] * 22, [*decisions[:20], decide("b", 0.85), decide("b", 0.8)]
     ).coverage_at_95 == pytest.approx(21 / 22)
     assert quality_of(["a", "a"], tied).coverage_at_95 == 0.0
+
+
+def test_declared_tools_of_a_labelled_prompt_reach_the_router(tmp_path: Path) -> None:
+    experts = tuple(
+        read_experts(_file(tmp_path / "samples.jsonl", [{"expert": name, "instruction": text}]), 256)[0]
+        for name, text in (("function", "call a tool"), ("poetry", "a haiku about rain"))
+    )
+    tool = {"type": "function", "function": {"name": "rain"}}
+    turns = [{"role": "user", "content": "a haiku about rain"}, {"role": "assistant", "content": None}]
+    row = {"expert": "function", "messages": [*turns, turns[0]], "tools": [tool]}
+
+    report = run(experts, _file(tmp_path / "test.jsonl", [row]), RouterSettings(), HashingEncoder(), None)
+
+    assert report.quality.accuracy == 1.0
+
+
+def _file(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,45 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "answers.cpp"
     path.write_text(SOURCE)
     return path
+
+
+@pytest.fixture
+def counting_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The machine's compiler, which notes every call."""
+    real, log = shutil.which("c++"), tmp_path / "calls"
+    script = tmp_path / "counting-c++"
+    script.write_text(f'#!/bin/sh\necho call >> {log}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    return log
+
+
+def test_a_source_is_compiled_once(source: Path, counting_compiler: Path, tmp_path: Path) -> None:
+    for _ in range(3):
+        assert load_library(source, tmp_path / "cache", ["ANSWER=42"]).answer() == 42
+    assert len(counting_compiler.read_text().split()) == 2  # one call compiles, one links
+
+
+def test_a_changed_source_is_compiled_anew(source: Path, counting_compiler: Path, tmp_path: Path) -> None:
+    load_library(source, tmp_path / "cache", ["ANSWER=42"])
+    source.write_text(SOURCE.replace("ANSWER", "ANSWER + 1"))
+    assert load_library(source, tmp_path / "cache", ["ANSWER=42"]).answer() == 43
+
+
+def test_two_that_compile_at_once_wait_for_nobody_and_leave_one_library(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, log, script = shutil.which("c++"), tmp_path / "calls", tmp_path / "patient-c++"
+    # Goes on when both have begun, or would never.
+    patience = f"n=0; while [ $(wc -l < {log}) -lt 2 ] && [ $n -lt 500 ]; do n=$((n + 1)); sleep 0.01; done"
+    script.write_text(f'#!/bin/sh\necho call >> {log}\n{patience}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    with ThreadPoolExecutor(2) as pool:
+        libraries = list(pool.map(lambda _: load_library(source, tmp_path / "cache", ["ANSWER=42"]), range(2)))
+    assert [library.answer() for library in libraries] == [42, 42]
+    assert len(log.read_text().split()) == 4
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_macros_make_another_library_and_nothing_unfinished_stays(source: Path, tmp_path: Path) -> None:

@@ -22,10 +22,12 @@ def test_another_embedder_is_not_served() -> None:
 def test_a_saved_head_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = head_inputs(PROMPTS, HashingEncoder().embed(PROMPTS))
     head = fit_task_head(inputs, TASKS, "mine")
+    load_task_head.cache_clear()
     monkeypatch.setattr("lmoe_ray.routing.task_head.FILE", tmp_path / "head.npz")
     save_task_head(head, tmp_path / "head.npz")
 
     again = load_task_head("mine")
+    load_task_head.cache_clear()
 
     assert again is not None
     assert again.tasks == ("regex", "riddle")
