@@ -3,7 +3,7 @@
 First every token goes alone through the encoder; the vectors are centred, and weighted so that frequent
 tokens count less (Model2Vec, Tulkens and van Dongen 2024, with the weighting a / (a + p) of Arora et al., ICLR
 2017). Then the rows are moved so that the sums for given texts, best those that will be searched, point
-where the encoder's vectors do. That second step matters more: see README.
+where the encoder's vectors do.
 """
 
 from __future__ import annotations
