@@ -30,6 +30,20 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteOptions:
+    """What a client may change about its routing.
+
+    Attributes:
+        threshold: confidence below which the fallback answers; ``None``: the server's.
+        is_sticky: read the whole conversation, so that it stays with its expert until the topic turns; else only
+            the last message speaks.
+    """
+
+    threshold: float | None = None
+    is_sticky: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """What every part of the graph needs to know of one request; crosses processes unchanged.
 
@@ -42,6 +56,7 @@ class GenerateRequest:
         sampling: see there.
         num_tools: tools the request declares; evidence for the router.
         tools: the calls its answer may hold; ``None``: it is a text.
+        routing: see there.
         allowed_experts: all the caller may use, and all a router may score; ``None``: every expert.
     """
 
@@ -53,4 +68,5 @@ class GenerateRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     num_tools: int = 0
     tools: ToolUse | None = None
+    routing: RouteOptions = RouteOptions()
     allowed_experts: tuple[str, ...] | None = None

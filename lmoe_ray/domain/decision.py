@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 #: ``explicit``: the client named the expert; ``tools``: the request declares tools and there is an
@@ -13,10 +14,18 @@ RoutedBy = Literal["explicit", "tools", "similarity", "agent", "abstained", "onl
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One expert's standing in a decision: ``score`` is a probability; all candidates' sum to 1."""
+    """One expert's standing in a decision.
+
+    Attributes:
+        expert: its name.
+        score: a probability; all candidates' sum to 1.
+        opinions: the probability that each kind of evidence alone gives it, by the evidence's name; empty where
+            there is one kind only.
+    """
 
     expert: str
     score: float
+    opinions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,9 @@ class RoutingDecision:
         candidates: every expert of the model, best first; empty for an explicit choice.
         neighbours: nearest samples, nearest first; empty unless a similarity router decided.
         threshold: confidence below which the router abstains.
+        familiarity: how usual such a request is beside the routing samples, 0 to 1: what is unheard of is left to
+            the fallback, however sure the router is; 1 unless a similarity router looked.
+        evidence: share of each kind of evidence in the scores, by name, sum 1; empty where there is one kind only.
         reason: one sentence for people.
         duration_s: time the decision took, monotonic clock.
     """
@@ -52,5 +64,13 @@ class RoutingDecision:
     candidates: tuple[Candidate, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     threshold: float = 0.0
+    familiarity: float = 1.0
+    evidence: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     duration_s: float = 0.0
+
+    @property
+    def margin(self) -> float:
+        """By how much the best candidate leads the second; 1 without a second."""
+        scores = [candidate.score for candidate in self.candidates[:2]]
+        return scores[0] - scores[1] if len(scores) == 2 else 1.0
