@@ -1,79 +1,155 @@
-"""One conversation of ``lmoe chat``: commands are obeyed, everything else is answered by the server."""
+"""One conversation of ``lmoe chat``: what was said, what the user has pinned, and how it is asked for.
+
+Only an exchange enters the history: a refused question leaves it as it was, a stopped answer stays as far as it came.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from rich.console import Console
 
-from lmoe_ray.api.client import ChatStream, Client
+from lmoe_ray.api.client import Client
+from lmoe_ray.cli.answer_view import AnswerView, shown
+from lmoe_ray.cli.chat_answer import BASE, Answer, cost, footer
 from lmoe_ray.cli.chat_history import ChatHistory
-from lmoe_ray.errors import ServerRefused
-
-HELP = "/expert NAME pins an expert, /expert unpins, /system TEXT, /new starts over, /quit leaves (or Ctrl-D)"
+from lmoe_ray.cli.chat_interrupt import ran_through
+from lmoe_ray.cli.chat_store import ChatStore, Conversation
+from lmoe_ray.cli.terminal_text import visible
+from lmoe_ray.domain.chat import Message
+from lmoe_ray.errors import ClientError, ConversationUnusable, ServerRefused
 
 
 class ChatSession:
-    """One conversation: its history, and what the user has pinned."""
+    """One conversation over one client.
+
+    Attributes:
+        model, expert, fields: of every request; ``expert`` is the pinned one, ``fields`` are sampling fields.
+        notes: where everything but the answers goes.
+        files: what the user saved or loaded here, and so may be written over.
+        is_over: the user has said so.
+    """
 
     def __init__(
         self,
         client: Client,
-        model: str,
-        history: ChatHistory,
+        conversation: Conversation,
+        max_model_len: int,
         console: Console,
-        expert: str | None = None,
-        temperature: float | None = None,
+        *,
+        notes: Console | None = None,
+        store: ChatStore | None = None,
     ) -> None:
-        self.model, self.history = model, history
-        self._console = console
-        self._client, self._expert = client, expert
-        self._fields = {} if temperature is None else {"temperature": temperature}
+        self.client, self.console, self.notes = client, console, notes or console
+        self.files: set[str] = set()
+        self.is_over = False
+        self._store, self._max_model_len = store, max_model_len
+        self._take(conversation)
 
-    async def take(self, line: str) -> bool:
-        """Obey a command or answer a question; ``False`` ends the session."""
-        command, _, rest = line.partition(" ")
-        if command == "/quit":
-            return False
-        if command == "/expert":
-            self._expert = rest.strip() or None
-        elif command == "/system":
-            self.history.system = rest.strip()
-        elif command == "/new":
-            self.history = ChatHistory(self.history.max_model_len, self.history.system)
-        elif command.startswith("/"):
-            self._console.print(HELP)
-        elif line:
-            await self._answer(line)
-        return True
+    def _take(self, conversation: Conversation) -> None:
+        self.model, self.expert, self.fields = conversation.model, conversation.expert, dict(conversation.fields)
+        self.history: ChatHistory = conversation.history(self._max_model_len)
 
-    async def _answer(self, text: str) -> None:
+    @property
+    def conversation(self) -> Conversation:
+        return Conversation(self.model, self.history.system, tuple(self.history.turns), self.expert, dict(self.fields))
+
+    def begin(self, conversation: Conversation) -> None:
+        """Go on with another conversation; the present one stays where it is kept."""
+        self._take(conversation)
+        if self._store is not None:
+            self._store.start()
+
+    def keep(self) -> None:
+        """Write the conversation to the state folder, if there is one."""
+        if self._store is None:
+            return
+        try:
+            self._store.keep(self.conversation)
+        except ConversationUnusable as exc:
+            self._store = None
+            self.complain(f"{exc}; nothing is kept from here on")
+
+    def say(self, text: str) -> None:
+        self.notes.print(visible(text), style="dim", markup=False, emoji=False, highlight=False)
+
+    def complain(self, text: object) -> None:
+        self.notes.print(visible(str(text)), style="red", markup=False, emoji=False, highlight=False)
+
+    async def ask(self, text: str) -> bool:
+        """Ask, show the answer and remember both; ``False`` if Ctrl-C stopped it.
+
+        Raises:
+            ClientError: the server gives no answer.
+        """
+        return await self._exchange(text, self.history.copy())
+
+    async def retry(self) -> None:
+        """Ask the last question again; its answer stays until there is another."""
+        before = self.history.copy()
+        question = self.history.undo()
+        if question is None:
+            self.complain("nothing was asked yet")
+        else:
+            await self._exchange(question, before)
+
+    async def compare(self, experts: Sequence[str], question: str) -> None:
+        """Show what each expert says, side by side; the conversation stays as it is."""
+        history = self.history.copy()
+        if question:
+            history.ask(question)
+        else:
+            history.ask(history.undo() or "")
+        answer = Answer()
+        if await self._was_shown(answer, history.messages, experts, experts=list(experts)):
+            self.say(f"{cost(answer, history)} · not part of the conversation")
+        else:
+            self.say("stopped")
+
+    async def _exchange(self, text: str, before: ChatHistory) -> bool:
         self.history.ask(text)
-        while True:
-            try:
-                await self._stream()
-                return
-            except ServerRefused as exc:
-                if exc.error_code != "context_length_exceeded" or not self.history.drop_oldest():
-                    self.history.take_back()
-                    self._console.print(str(exc), style="red", markup=False)
-                    return
+        try:
+            while True:
+                answer = Answer()
+                try:
+                    is_whole = await self._was_shown(answer, self.history.messages, expert=self.expert, explain=True)
+                    break
+                except ServerRefused as exc:
+                    if exc.error_code != "context_length_exceeded" or not self.history.drop_oldest():
+                        raise
+        except ClientError:
+            self.history = before
+            raise
+        self._remember(answer, is_whole, before)
+        self.keep()
+        return is_whole
 
-    async def _stream(self) -> None:
-        parts: list[str] = []
-        async with self._client.chat(
-            self.history.messages, model=self.model, expert=self._expert, **self._fields
-        ) as answer:
-            async for piece in answer:
-                if not parts:
-                    self._console.print(f"[bold magenta]{answer.expert or 'base'}[/] › ", end="")
-                parts.append(piece)
-                self._console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
-        self.history.answered("".join(parts), answer.usage)
-        self._console.print(f"\n[dim]{self._footer(answer)}")
+    async def _was_shown(
+        self, answer: Answer, messages: Sequence[Message], names: Sequence[str] = (), **fields: Any
+    ) -> bool:
+        """Show answers while they arrive; ``False`` if Ctrl-C stopped them. ``names``: who gives each, if not one."""
+        with shown(self.console, len(names) or 1, has_names=self.notes is self.console) as view:
+            for index, name in enumerate(names):
+                view.name(index, name)
+            return await ran_through(self._read(answer, view, messages, {**self.fields, **fields}))
 
-    def _footer(self, answer: ChatStream) -> str:
-        usage = answer.usage
-        dropped = f" · {self.history.num_dropped} old messages dropped" if self.history.num_dropped else ""
-        return (
-            f"{answer.routed_by} {answer.confidence:.2f} · {usage.prompt_tokens} + {usage.completion_tokens} "
-            f"of {self.history.max_model_len} tokens{dropped}"
-        )
+    async def _read(
+        self, answer: Answer, view: AnswerView, messages: Sequence[Message], fields: dict[str, Any]
+    ) -> None:
+        async with self.client.chat(messages, model=self.model, **fields) as answer.stream:
+            async for index, piece in answer.stream.pieces():
+                if "experts" not in fields and answer.first_s is None:
+                    view.name(index, answer.stream.expert or BASE)
+                answer.add(index, piece)
+                view.add(index, piece)
+
+    def _remember(self, answer: Answer, is_whole: bool, before: ChatHistory) -> None:
+        stream, text = answer.stream, answer.texts.get(0, "")
+        if stream is None or not (is_whole or text):
+            self.history = before
+            self.say("stopped before the answer began; the question is not part of the conversation")
+            return
+        self.history.answered(text, stream.usage if is_whole else None, stream.expert)
+        who = stream.expert or BASE
+        self.say(footer(answer, self.history) if is_whole else f"stopped; what {who} said so far stays")

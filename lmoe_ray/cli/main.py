@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from lmoe_ray import __version__
-from lmoe_ray.cli import ask_commands, bench_commands, key_commands, make_commands, serve_command
+from lmoe_ray.cli import ask_commands, bench_commands, chat_command, key_commands, make_commands, serve_command
 from lmoe_ray.errors import LMoEError
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 
 app.command("serve")(serve_command.serve)
 app.command("check")(serve_command.check)
-app.command("chat")(ask_commands.chat)
+app.command("chat")(chat_command.chat)
 app.command("route")(ask_commands.route)
 app.command("segment")(make_commands.segment)
 app.command("tune")(make_commands.tune)

@@ -54,12 +54,35 @@ def test_the_last_question_is_never_dropped() -> None:
     assert chat.drop_oldest() is False
 
 
-def test_an_unanswered_question_can_be_taken_back() -> None:
+def test_undo_forgets_the_last_question_with_its_answer_and_tells_it() -> None:
     chat = history()
     chat.ask("hello")
-    chat.take_back()
+    chat.answered("hi", Usage(12, 3))
+    chat.ask("and you?")
+    chat.answered("fine", None)
 
-    assert chat.messages == ()
+    assert chat.undo() == "and you?"
+    assert [m.content for m in chat.messages] == ["hello", "hi"]
+    assert chat.undo() == "hello"
+    assert chat.undo() is None
+
+
+def test_what_is_no_longer_sent_is_still_there_to_read() -> None:
+    chat = history(max_model_len=100)
+    chat.ask("first")
+    chat.answered("one", Usage(70, 20), "code")
+    chat.ask("second")
+
+    assert [m.content for m in chat.messages] == ["second"]
+    assert [(t.message.content, t.expert) for t in chat.turns] == [("first", None), ("one", "code"), ("second", None)]
+
+
+def test_a_copy_does_not_see_what_comes_later() -> None:
+    chat = history()
+    before = chat.copy()
+    chat.ask("hello")
+
+    assert before.messages == ()
 
 
 def test_an_estimate_counts_bytes_not_characters() -> None:
