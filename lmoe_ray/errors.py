@@ -34,6 +34,7 @@
     │   └── GenerationTimeout       408
     ├── EngineFailed                500: a bug of ours or a dead device
     ├── InternalError               500: an exception nobody foresaw
+    ├── ConversationUnusable        raised by the terminal chat, never on the wire
     └── ClientError                 raised by our own HTTP client, never on the wire
         ├── ServerUnreachable
         └── ServerRefused
@@ -87,6 +88,20 @@ class SettingsError(SetupError):
 
     def __str__(self) -> str:
         return f"{self.place}: {self.problem}"
+
+
+class StaleCalibration(SetupError):
+    """A threshold was measured on another routing index than the one in use; both by their digest."""
+
+    def __init__(self, calibrated: str, in_use: str) -> None:
+        super().__init__(calibrated, in_use)
+        self.calibrated, self.in_use = calibrated, in_use
+
+    def __str__(self) -> str:
+        return (
+            f"router.calibration was measured on the routing index {self.calibrated}, the one in use is {self.in_use}: "
+            "its threshold means nothing here. Run `lmoe calibrate` again, or set router.precision instead"
+        )
 
 
 class ModelSourceError(SetupError):
@@ -475,6 +490,19 @@ class InternalError(LMoEError):
 
     def __str__(self) -> str:
         return "internal server error; the server's log has the details"
+
+
+class ConversationUnusable(LMoEError):
+    """A saved conversation cannot be read or written."""
+
+    code = "conversation_unusable"
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
 
 
 # ── what our own HTTP client reports ─────────────────────────────────────────────────────────────

@@ -150,7 +150,8 @@ class RouterSettings(_Strict):
     """How the expert is chosen when the client did not."""
 
     kind: Annotated[
-        Literal["similarity", "agent"], Field(description="similarity: routing samples; agent: ask the model")
+        Literal["similarity", "agent", "hybrid"],
+        Field(description="similarity: routing samples; agent: ask the model; hybrid: ask it below the threshold"),
     ] = "similarity"
     embedder: Annotated[
         str, Field(description="builtin:all-minilm-l6-v2, a local folder, or a hub id such as thenlper/gte-small")
@@ -178,11 +179,44 @@ class RouterSettings(_Strict):
     threshold: Annotated[
         Fraction, Field(description="confidence below which the fallback answers; 0 never abstains")
     ] = 0.0
+    precision: Annotated[
+        float | None,
+        Field(gt=0, lt=1, description="share of right ones wanted in what is not left to the fallback; sets threshold"),
+    ] = None
+    calibration: Annotated[
+        str | None, Field(min_length=1, description="file of lmoe calibrate, which sets threshold; ~ is expanded")
+    ] = None
+    min_familiarity: Annotated[
+        Fraction,
+        Field(
+            description="familiarity below which the fallback answers; 0.5 leaves out what 99 % of the samples are "
+            "more usual than, 0 nothing"
+        ),
+    ] = 0.5
+    watch_s: Annotated[
+        float,
+        Field(ge=0, description="seconds between looks for changed samples and descriptions in packages; 0: never"),
+    ] = 2.0
     seed: int = 11422
     show_samples: Annotated[bool, Field(description="whether POST /v1/route may show sample texts")] = True
     num_cpus: PositiveFloat = 0.5
     num_threads: Annotated[PositiveInt, Field(description="CPU threads of the embedder")] = 1
     num_replicas: PositiveInt = 1
+
+    @property
+    def calibration_path(self) -> Path | None:
+        return None if self.calibration is None else Path(self.calibration).expanduser()
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> Self:
+        given = {"threshold": self.threshold > 0, "precision": self.precision, "calibration": self.calibration}
+        if len(named := [name for name, value in given.items() if value]) > 1:
+            raise ValueError(f"{' and '.join(named)} both say when to abstain; keep one")
+        if self.kind == "hybrid" and not named:
+            raise ValueError("hybrid asks below a threshold: set precision, calibration or threshold")
+        if self.kind == "agent" and (self.precision or self.calibration):
+            raise ValueError("precision and calibration are about samples, which an agent does not read; set threshold")
+        return self
 
 
 class ApiSettings(_Strict):

@@ -21,7 +21,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 
-HEAVY = ("torch", "model", "ray", "gpu")
+HEAVY = ("torch", "model", "ray", "gpu", "browser", "fuzz")
 _HEAVY_FILE = re.compile(rf"pytest\.mark\.({'|'.join(HEAVY)})\b")
 
 
@@ -33,14 +33,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the fast tier; leave out the ``gpu`` tier where there is no CUDA device, and say so in the summary."""
+    """Mark the fast tier; leave out ``gpu`` where there is no CUDA device, and ``clients`` unless asked for by name."""
     for item in items:
         if not any(item.get_closest_marker(name) for name in HEAVY):
             item.add_marker("fast")
-    gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if gpu and not Path("/dev/nvidia0").exists():
-        config.hook.pytest_deselected(items=gpu)
-        items[:] = [item for item in items if item not in gpu]
+    unwanted = [] if Path("/dev/nvidia0").exists() else ["gpu"]
+    unwanted += [] if "clients" in config.option.markexpr else ["clients"]
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in unwanted)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import struct
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import numpy as np
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
+from lmoe_ray.domain.embedding import Embeddings, EmbedRequest
 from lmoe_ray.domain.served import ServedExpert, ServedModel
 from lmoe_ray.domain.stream import FinishReason, TokenDelta, Usage
+from lmoe_ray.domain.tokenized import TokenizedPrompt
+from lmoe_ray.errors import InvalidField, UnsupportedValue
 
 #: Names OpenAI clients have built in and cannot change (chatgpt-minimal, openai-cli, chatbot-ui …).
 CLIENT_ALIASES = (
@@ -51,6 +55,7 @@ class FakeBackend:
     ) -> None:
         self.script = script
         self.requests: list[GenerateRequest] = []
+        self.embedded: list[EmbedRequest] = []
         self.num_running = 0
         self.stopped = asyncio.Event()
         self._models, self._routing, self._not_ready = models, routing, not_ready
@@ -84,6 +89,25 @@ class FakeBackend:
             reason="its samples are nearest",
             duration_s=0.125,
         )
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Each word is a token, and the number of words the only number of a vector of two."""
+        self.embedded.append(request)
+        if request.dimensions not in (None, 2):
+            raise UnsupportedValue("dimensions", "is 2")
+        counts = [len(text.split()) for text in request.texts]
+        return Embeddings("counting", tuple(struct.pack("<2f", count, 0.0) for count in counts), sum(counts))
+
+    async def tokenize(self, request: GenerateRequest) -> TokenizedPrompt:
+        """A token for each character, its code point."""
+        self.requests.append(request)
+        text = request.prompt if request.prompt is not None else "".join(m.content for m in request.messages)
+        return TokenizedPrompt(tuple(map(ord, text)), 4096)
+
+    async def detokenize(self, model: str, token_ids: tuple[int, ...]) -> str:
+        if strangers := [token_id for token_id in token_ids if not chr_exists(token_id)]:
+            raise InvalidField("tokens", f"no token {strangers[0]}")
+        return "".join(map(chr, token_ids))
 
     async def generate(self, request: GenerateRequest, decision: RoutingDecision) -> AsyncGenerator[TokenDelta, None]:
         num_prompt_tokens = len((request.prompt or " ".join(m.content for m in request.messages)).split())
@@ -122,6 +146,10 @@ class FakeBackend:
             self.stopped.set()
 
 
+def chr_exists(code_point: int) -> bool:
+    return code_point < 0x110000 and not 0xD800 <= code_point < 0xE000
+
+
 class HashingEncoder:
     """An embedding model that reads words: each adds one to a dimension chosen by its hash.
 
@@ -145,3 +173,8 @@ class HashingEncoder:
     async def embed_one(self, text: str) -> NDArray[np.float32]:
         vector: NDArray[np.float32] = self.embed([text])[0]
         return vector
+
+    def known_share(self, text: str) -> float:
+        """It knows all words but those that are not plain letters."""
+        words = text.split()
+        return sum(word.isascii() and word.isalpha() for word in words) / len(words) if words else 0.0

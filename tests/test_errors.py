@@ -15,6 +15,7 @@ EXAMPLES: list[LMoEError] = [
     errors.LMoEError("something"),
     errors.SetupError("something"),
     errors.SettingsError("args.models", "is required"),
+    errors.StaleCalibration("0123456789abcdef" * 2, "fedcba9876543210" * 2),
     errors.ModelSourceError("hub/größe", "is not there"),
     errors.PackageError("/p/lmoe.yaml", "is not YAML"),
     errors.PickleRefused("/p/adapters/code/adapter_model.bin"),
@@ -46,6 +47,7 @@ EXAMPLES: list[LMoEError] = [
     errors.GenerationTimeout(300.0),
     errors.EngineFailed("out of\nmemory"),
     errors.InternalError(),
+    errors.ConversationUnusable("chat.json", "has no messages"),
     errors.ClientError("something"),
     errors.ServerUnreachable("http://localhost:8000", "connection refused"),
     errors.ServerRefused(429, "overloaded", "the queue is full"),
@@ -126,6 +128,7 @@ def test_codes_of_errors_a_client_can_meet_differ() -> None:
     ("error", "words"),
     [
         (errors.PickleRefused("code"), "code: weights are a pickle"),
+        (errors.StaleCalibration("c0ffee", "decaf"), "on the routing index c0ffee, "),
         (errors.Overloaded(257, 256), "257 requests are waiting, the limit is 256"),
         (errors.BodyTooLarge(9, 8), "at least 9 bytes, the limit is 8"),
         (errors.ExpertNotFound("law", ()), "this model has: none"),

@@ -99,5 +99,38 @@ def test_the_router_can_be_parsed_alone() -> None:
         parse_router({"kk": 7})
 
 
+@pytest.mark.parametrize(
+    ("router", "named"),
+    [
+        ({"threshold": 0.5, "precision": 0.9}, "threshold and precision"),
+        ({"threshold": 0.5, "calibration": "a.json"}, "threshold and calibration"),
+        ({"precision": 0.9, "calibration": "a.json"}, "precision and calibration"),
+    ],
+)
+def test_only_one_setting_says_when_to_abstain(router: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingsError, match=f"router: {named} both say when to abstain; keep one"):
+        parse_router(router)
+
+
+@pytest.mark.parametrize("router", [{}, {"threshold": 0.5}, {"threshold": 0.0, "precision": 0.9}, {"calibration": "a"}])
+def test_one_way_to_abstain_is_enough_and_none_is_fine(router: dict[str, Any]) -> None:
+    assert parse_router(router).min_familiarity == 0.5
+
+
+@pytest.mark.parametrize("precision", [0, 1, 1.5, -0.5])
+def test_a_precision_that_nothing_or_everything_has_is_refused(precision: float) -> None:
+    with pytest.raises(SettingsError, match=r"router\.precision"):
+        parse_router({"precision": precision})
+
+
+def test_the_calibration_file_is_expanded_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of/somebody")
+
+    assert str(parse_router({"calibration": "~/calibration.json"}).calibration_path) == (
+        "/home/of/somebody/calibration.json"
+    )
+    assert parse_router({}).calibration_path is None
+
+
 def test_the_cache_folder_is_expanded_where_it_is_used() -> None:
     assert "~" not in str(Settings.model_validate(args()).cache_path)

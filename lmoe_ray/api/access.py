@@ -17,19 +17,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmoe_ray.api.api_keys import KeyRing
 from lmoe_ray.api.backend import Backend
+from lmoe_ray.api.chat_page import PAGE_FILES
 from lmoe_ray.api.error_boundary import answer_error
 from lmoe_ray.api.quotas import Quotas
 from lmoe_ray.domain.caller import ANYONE, Caller, Quota
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.embedding import Embeddings, EmbedRequest
 from lmoe_ray.domain.served import ServedModel
 from lmoe_ray.domain.stream import TokenDelta
+from lmoe_ray.domain.tokenized import TokenizedPrompt
 from lmoe_ray.errors import InternalError, InvalidApiKey
 
 logger = logging.getLogger(__name__)
 
-#: What probes ask, who have no key.
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v1/healthz", "/v1/readyz"})
+#: What probes ask, who have no key; and the page, which asks its reader for one.
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v1/healthz", "/v1/readyz", *PAGE_FILES})
 
 _UNLIMITED = Quota()
 _KEY_HEADERS = ("api-key", "x-api-key")
@@ -118,12 +121,27 @@ class CallerBackend:
             return deltas
         return self._quotas.metered(deltas, self._caller, request.request_id)
 
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        embeddings = await self._backend.embed(request)
+        await self._quotas.book(self._caller, embeddings.num_tokens)
+        return embeddings
+
+    async def tokenize(self, request: GenerateRequest) -> TokenizedPrompt:
+        return await self._backend.tokenize(self._confined(request))
+
+    async def detokenize(self, model: str, token_ids: tuple[int, ...]) -> str:
+        return await self._backend.detokenize(model, token_ids)
+
     async def check_ready(self) -> None:
         await self._backend.check_ready()
 
     def _confined(self, request: GenerateRequest) -> GenerateRequest:
+        """May choose among what the caller may use, and of that what the request itself leaves."""
         model = next(model for model in self._backend.models() if model.name == request.model)
-        return dataclasses.replace(request, allowed_experts=self._caller.allowed_of(model))
+        open_to, wanted = self._caller.allowed_of(model), request.allowed_experts
+        if open_to is not None and wanted is not None:
+            open_to = tuple(name for name in open_to if name in wanted)
+        return dataclasses.replace(request, allowed_experts=wanted if open_to is None else open_to)
 
 
 def _require_allowed(request: GenerateRequest, decision: RoutingDecision) -> None:

@@ -2,21 +2,22 @@
 
 Lenient where clients differ, honest where we cannot do what was asked: ``null`` is the same as
 absent, unknown keys are allowed, and a field that would change the answer but is not supported is
-refused with an error of type ``unsupported_value``. Ranges come from ``domain/sampling.py``.
+refused with an error of type ``unsupported_value``. Ranges come from ``domain/sampling.py``. The same
+models describe the API in ``/openapi.json``, so what a validator takes beyond its type is told to both.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from lmoe_ray.api.lenient_body import Lenient, unsupported, wrong
+from lmoe_ray.api.message_bodies import MessageBody
+from lmoe_ray.api.route_bodies import ExpertsBody
 from lmoe_ray.api.tool_bodies import ToolsBody
-from lmoe_ray.domain.chat import Role
 from lmoe_ray.domain.sampling import (
     LOGIT_BIAS_RANGE,
     MAX_STOP_CHARS,
@@ -25,25 +26,18 @@ from lmoe_ray.domain.sampling import (
     RANGES,
     SamplingParams,
 )
-from lmoe_ray.domain.tools import ToolCall
-from lmoe_ray.errors import one_line
 
-ROLES: Mapping[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
 MAX_LOGIT_BIASES = 1024
 #: OpenAI's own limit on the older endpoint.
 MAX_LEGACY_LOGPROBS = 5
 
 _DEFAULTS = SamplingParams()
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
-#: Kinds of content parts that are text, and the key that holds it.
-_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_BIAS_SCHEMA: Any = {
+    "propertyNames": {"pattern": f"^({_TOKEN_ID.pattern})$"},
+    "additionalProperties": {"type": "number", "minimum": LOGIT_BIAS_RANGE[0], "maximum": LOGIT_BIAS_RANGE[1]},
+}
+_NOT_EMPTY = Annotated[str, Field(min_length=1)]
 
 
 def _range(name: str) -> Any:
@@ -60,49 +54,6 @@ def _only(neutral: Any) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-def _plain_text(content: Any) -> str:
-    """Text of a message: a string, or text parts, which are joined by a line break."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise wrong("must be a string, a list of parts or null")
-    return "\n".join(_part_text(number, part) for number, part in enumerate(content))
-
-
-def _part_text(number: int, part: Any) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(kind, str):
-        raise wrong(f"part {number} must be an object with a 'type'")
-    if kind not in _TEXT_PARTS:
-        raise unsupported(f"part {number} is of type {one_line(kind, 40)!r}; only text parts are supported")
-    text = part.get(_TEXT_PARTS[kind])
-    if not isinstance(text, str):
-        raise wrong(f"part {number} has no text in {_TEXT_PARTS[kind]!r}")
-    return text
-
-
-def _arguments(arguments: Any) -> Any:
-    """Arguments are JSON text; some clients send them as the object they stand for."""
-    if not isinstance(arguments, dict):
-        return arguments
-    try:
-        return json.dumps(arguments, ensure_ascii=False)
-    except RecursionError as exc:
-        raise wrong("is nested too deeply") from exc
-
-
-def _call_list(calls: Any) -> Any:
-    if not isinstance(calls, list):
-        raise wrong("must be a list or null")
-    return calls
-
-
-def _known_role(role: str) -> str:
-    if role not in ROLES:
-        raise wrong(f"must be one of {', '.join(ROLES)}")
-    return role
 
 
 def _one_prompt(prompt: Any) -> Any:
@@ -149,44 +100,14 @@ def _from_legacy(count: Any) -> Any:
     return count
 
 
-class CalledBody(Lenient):
-    name: str
-    arguments: Annotated[str, BeforeValidator(_arguments)] = "{}"
-
-
-class CallBody(Lenient):
-    id: str = ""
-    function: CalledBody
-
-
-class MessageBody(Lenient):
-    """One message. Our own replies come back as messages, so whatever else they hold is ignored."""
-
-    role: Annotated[str, AfterValidator(_known_role)]
-    content: Annotated[str, BeforeValidator(_plain_text)] = ""
-    tool_calls: Annotated[list[CallBody], BeforeValidator(_call_list)] = Field(default_factory=list)
-    function_call: CalledBody | None = None
-    name: str = ""
-    tool_call_id: str = ""
-
-    @property
-    def calls(self) -> tuple[ToolCall, ...]:
-        """In whichever way they came."""
-        legacy = [] if self.function_call is None else [CallBody(function=self.function_call)]
-        return tuple(
-            ToolCall(call.function.name, call.function.arguments, call.id) for call in (*self.tool_calls, *legacy)
-        )
-
-
 class StreamOptions(Lenient):
-    include_usage: bool = False
+    include_usage: Annotated[bool, Field(description="end the stream with a chunk of token counts")] = False
 
 
-class CompletionBody(Lenient):
+class CompletionBody(ExpertsBody):
     """Fields of both kinds of completion."""
 
-    model: Annotated[str, Field(min_length=1)]
-    expert: str = ""
+    model: Annotated[str, Field(min_length=1, description="a base, base:expert, an expert or an alias")]
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: Annotated[int | None, _range("max_tokens")] = None
@@ -199,10 +120,17 @@ class CompletionBody(Lenient):
     presence_penalty: Annotated[float, _range("presence_penalty")] = _DEFAULTS.presence_penalty
     frequency_penalty: Annotated[float, _range("frequency_penalty")] = _DEFAULTS.frequency_penalty
     seed: Annotated[int | None, _range("seed")] = _DEFAULTS.seed
-    logit_bias: Annotated[dict[str, float], Field(max_length=MAX_LOGIT_BIASES), AfterValidator(_within_bias_limits)] = (
-        Field(default_factory=dict)
-    )
-    stop: Annotated[list[str] | None, BeforeValidator(_stop_list), AfterValidator(_within_stop_limits)] = None
+    logit_bias: Annotated[
+        dict[str, float],
+        Field(max_length=MAX_LOGIT_BIASES, json_schema_extra=_BIAS_SCHEMA),
+        AfterValidator(_within_bias_limits),
+    ] = Field(default_factory=dict)
+    stop: Annotated[
+        list[str] | None,
+        BeforeValidator(_stop_list, str | list[str]),
+        AfterValidator(_within_stop_limits),
+        Field(description=f"at most {MAX_STOPS} strings of {MAX_STOP_CHARS} characters; [] switches default stops off"),
+    ] = None
     ignore_eos: bool = False
     n: Annotated[int, _range("n")] = _DEFAULTS.n
 
@@ -212,17 +140,23 @@ class ChatBody(CompletionBody, ToolsBody):
 
     messages: Annotated[list[MessageBody], Field(min_length=1)]
     # Some clients send the older endpoint's 0 for "none".
-    logprobs: Annotated[bool, BeforeValidator(lambda asked: False if asked == 0 else asked)] = False
+    logprobs: Annotated[bool, BeforeValidator(lambda asked: False if asked == 0 else asked, bool | Literal[0])] = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
-    modalities: Annotated[Any, _only(["text"])] = Field(default_factory=lambda: ["text"])
-    audio: Annotated[Any, _only(None)] = None
+    modalities: Annotated[Any, _only(["text"]), WithJsonSchema({"const": ["text"]})] = Field(
+        default_factory=lambda: ["text"]
+    )
+    audio: Annotated[Any, _only(None), WithJsonSchema({"type": "null"})] = None
 
 
 class TextBody(CompletionBody):
     """``/v1/completions``."""
 
-    prompt: Annotated[str, BeforeValidator(_one_prompt), Field(min_length=1)]
+    prompt: Annotated[
+        str,
+        Field(min_length=1),
+        BeforeValidator(_one_prompt, _NOT_EMPTY | Annotated[list[_NOT_EMPTY], Field(min_length=1, max_length=1)]),
+    ]
     echo: bool = False
-    suffix: Annotated[str, _only("")] = ""
-    best_of: int | None = None
+    suffix: Annotated[str, _only(""), WithJsonSchema({"const": ""})] = ""
+    best_of: Annotated[int | None, Field(description="1, or as many as n")] = None
     logprobs: Annotated[int | None, Field(ge=0, le=MAX_LEGACY_LOGPROBS), BeforeValidator(_from_legacy)] = None

@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import httpx
 
-from lmoe_ray.api.replies import Json, decode_decision
+from lmoe_ray.api.decision_reply import decode_decision
+from lmoe_ray.api.replies import Json
 from lmoe_ray.domain.chat import Message
 from lmoe_ray.domain.decision import RoutingDecision
 from lmoe_ray.domain.stream import Usage
@@ -25,10 +26,13 @@ _POLL_S = 0.5
 class ChatStream:
     """An answer as it arrives: iterate over its text once, then read what is known about it.
 
+    Where several experts answer, :meth:`pieces` tells their texts apart.
+
     Attributes:
         model: name of the base model.
         expert: who answers, ``None`` for the base model.
         routed_by, confidence: as in :class:`~lmoe_ray.domain.decision.RoutingDecision`.
+        decision: all of it, if the request had ``explain``.
         ignored: fields of the request without effect.
         finish_reason, usage: known at the end.
     """
@@ -39,24 +43,29 @@ class ChatStream:
         self.expert: str | None = None
         self.routed_by = ""
         self.confidence = 0.0
+        self.decision: RoutingDecision | None = None
         self.ignored: tuple[str, ...] = ()
         self.finish_reason: str | None = None
         self.usage = Usage(0, 0)
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
+        async for _, text in self.pieces():
+            yield text
+
+    async def pieces(self) -> AsyncGenerator[tuple[int, str], None]:
+        """What is new, with the place of its answer among those of the request."""
         async for line in self._lines:
             if not line.startswith("data: ") or line == "data: [DONE]":
                 continue
-            if text := self._read(json.loads(line.removeprefix("data: "))):
-                yield text
+            chunk = json.loads(line.removeprefix("data: "))
+            if text := self._read(chunk):
+                yield chunk["choices"][0].get("index", 0), text
 
     def _read(self, chunk: Json) -> str:
         if "error" in chunk:
             raise _refusal(200, chunk)
         if "routing" in chunk:
-            self.model, self.expert = chunk["model"], chunk["expert"]
-            self.routed_by, self.confidence = chunk["routing"]["routed_by"], chunk["routing"]["confidence"]
-            self.ignored = tuple(chunk.get("ignored", ()))
+            self._read_head(chunk, chunk["routing"])
         if usage := chunk.get("usage"):
             self.usage = Usage(usage["prompt_tokens"], usage["completion_tokens"])
         if not chunk["choices"]:
@@ -64,6 +73,12 @@ class ChatStream:
         choice = chunk["choices"][0]
         self.finish_reason = choice["finish_reason"]
         return str(choice["delta"].get("content", ""))
+
+    def _read_head(self, chunk: Json, routing: Json) -> None:
+        self.model, self.expert = chunk["model"], chunk.get("expert")
+        self.routed_by, self.confidence = routing["routed_by"], routing["confidence"]
+        self.decision = decode_decision(routing) if "candidates" in routing else None
+        self.ignored = tuple(chunk.get("ignored", ()))
 
 
 class Client:
@@ -104,16 +119,17 @@ class Client:
             **fields,
             "model": model,
             "expert": expert,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "messages": _encoded(messages),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
         async with self._request("POST", "/v1/chat/completions", body) as response:
             yield ChatStream(response.aiter_lines())
 
-    async def route(self, text: str, *, model: str | None = None) -> RoutingDecision:
-        """Who would answer ``text``, and why."""
-        return decode_decision(await self._json("POST", "/v1/route", {"model": model, "prompt": text}))
+    async def route(self, text: str | Sequence[Message], *, model: str | None = None) -> RoutingDecision:
+        """Who would answer ``text``, or the last message of a conversation, and why."""
+        asked = {"prompt": text} if isinstance(text, str) else {"messages": _encoded(text)}
+        return decode_decision(await self._json("POST", "/v1/route", {"model": model, **asked}))
 
     async def models(self) -> tuple[str, ...]:
         """Every name that may be asked for as ``model``, the default first."""
@@ -157,6 +173,10 @@ class Client:
                 yield response
         except httpx.HTTPError as exc:
             raise ServerUnreachable(self._base_url, str(exc) or type(exc).__name__) from exc
+
+
+def _encoded(messages: Sequence[Message]) -> list[Json]:
+    return [{"role": m.role, "content": m.content} for m in messages]
 
 
 def _decoded(content: bytes) -> Json:

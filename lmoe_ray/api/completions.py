@@ -1,4 +1,4 @@
-"""Handlers of chat and text completions.
+"""Handlers of chats, responses and text completions.
 
 The status line is sent only when the first delta is there, so that a prompt that is too long or a
 full queue has its own status even in a stream. All of it happens in the request's own task, under a
@@ -9,25 +9,36 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lmoe_ray.api.backend import Backend, resolved
+from lmoe_ray.api.comparison import named, one_each, side_by_side
+from lmoe_ray.api.completion_replies import ChatReply, TextReply
 from lmoe_ray.api.delta_feed import DeltaFeed
 from lmoe_ray.api.incoming import read_object, request_id_of
 from lmoe_ray.api.openai import Completion, parse_chat, parse_text
-from lmoe_ray.api.replies import ChatReply, Json, Reply, TextReply, encode_error, to_json
-from lmoe_ray.api.sse import DONE, KEEP_ALIVE, EventStream, encode_event, while_connected
-from lmoe_ray.domain.stream import TokenDelta, Usage, total_usage
+from lmoe_ray.api.replies import Json, Reply, to_json
+from lmoe_ray.api.reply_events import ChunkEvents, ReplyEvents
+from lmoe_ray.api.response_bodies import in_own_names, parse_response
+from lmoe_ray.api.response_events import ResponseEvents
+from lmoe_ray.api.responses import ResponseReply
+from lmoe_ray.api.sse import KEEP_ALIVE, EventStream, while_connected
+from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.errors import InternalError, LMoEError
 from lmoe_ray.settings import ApiSettings
 
 logger = logging.getLogger(__name__)
+
+#: Makes a reply, as :class:`Reply` is made.
+Shape = Callable[..., Reply]
 
 
 class Completions:
@@ -46,22 +57,53 @@ class Completions:
         body = await read_object(http, self._settings.max_body_bytes)
         return await self._answer(http, parse_text(body, request_id_of(http), http.path_params.get("model")), TextReply)
 
-    async def _answer(self, http: Request, completion: Completion, shape: type[Reply]) -> Response:
+    async def response(self, http: Request) -> Response:
+        """``POST /v1/responses``."""
+        body = await read_object(http, self._settings.max_body_bytes)
+        asked = parse_response(body, request_id_of(http), self._settings.max_messages)
+        shape = partial(ResponseReply, asked=asked.echo)
+        with in_own_names():
+            return await self._answer(http, asked.completion, shape, ResponseEvents)
+
+    async def _answer(
+        self, http: Request, completion: Completion, shape: Shape, events: Callable[..., ReplyEvents] = ChunkEvents
+    ) -> Response:
         begin_s, created = time.monotonic(), int(time.time())
-        request = resolved(completion.generate, self._backend.models(), self._settings)
+        models = self._backend.models()
+        request = resolved(completion.generate, models, self._settings)
+        compared = one_each(request, completion.experts, models) if completion.experts else ()
         async with while_connected(http.receive), AsyncExitStack() as opened:
-            decision = await self._backend.route(request)
-            deltas = self._backend.generate(request, decision)
-            num_answers = request.sampling.n
+            decisions = await named(compared, self._backend) or (await self._backend.route(request),)
+            deltas = self._deltas(compared or (request,), decisions)
+            num_answers = len(compared) or request.sampling.n
             feed = await opened.enter_async_context(DeltaFeed(deltas, self._settings.token_timeout_s, num_answers))
             first = await feed.get()
-            ignored, echo, is_legacy_call = completion.ignored, completion.echo, completion.is_legacy_call
-            reply = shape(request.request_id, created, decision, ignored, echo, is_legacy_call)
-            answer = _Answers(reply, feed, begin_s, num_answers)
+            reply = _reply(shape, completion, created, decisions)
+            answer = _Answers(reply, feed, begin_s)
             if completion.stream:
-                events = answer.events(first, self._keep_alive_s, completion.include_usage)
-                return EventStream(events, opened.pop_all(), reply.headers)
+                told = events(reply, num_answers, completion.include_usage)
+                stream = answer.stream(first, told, self._keep_alive_s)
+                return EventStream(stream, opened.pop_all(), reply.headers)
             return await answer.whole(first)
+
+    def _deltas(
+        self, requests: tuple[GenerateRequest, ...], decisions: tuple[RoutingDecision, ...]
+    ) -> AsyncGenerator[TokenDelta, None]:
+        streams = [self._backend.generate(*pair) for pair in zip(requests, decisions, strict=True)]
+        return side_by_side(streams) if len(streams) > 1 else streams[0]
+
+
+def _reply(shape: Shape, completion: Completion, created: int, decisions: tuple[RoutingDecision, ...]) -> Reply:
+    return shape(
+        completion.generate.request_id,
+        created,
+        decisions[0],
+        completion.ignored,
+        completion.echo,
+        completion.is_legacy_call,
+        completion.is_explained,
+        decisions if completion.experts else (),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,51 +113,45 @@ class _Answers:
     reply: Reply
     feed: DeltaFeed
     begin_s: float
-    num_answers: int
-    num_sent_chars: Counter[int] = field(default_factory=Counter)
-    last_usages: dict[int, Usage] = field(default_factory=dict)
 
     async def whole(self, first: TokenDelta) -> Response:
         answers = await self.feed.rest(first)
         content = to_json(self.reply.whole(answers, max(self._finish(answer) for answer in answers)))
         return Response(content, headers=self.reply.headers, media_type="application/json")
 
-    async def events(self, first: TokenDelta, keep_alive_s: float, include_usage: bool) -> AsyncGenerator[bytes, None]:
-        """The answers as events. ``[DONE]`` ends them even after an error, or some clients wait for ever."""
+    async def stream(self, first: TokenDelta, events: ReplyEvents, keep_alive_s: float) -> AsyncGenerator[bytes, None]:
+        """The answers as events."""
         try:
-            for index in range(self.num_answers):
-                yield encode_event(self.reply.first_chunk(index))
-            for chunk in self._chunks(first):
-                yield encode_event(chunk)
+            for event in (*events.begin(), *self._news(first, events)):
+                yield events.encode(event)
             while not self.feed.is_complete:
                 delta = await self.feed.get_within(keep_alive_s)
                 if delta is None:
                     yield KEEP_ALIVE
                     continue
-                for chunk in self._chunks(delta):
-                    yield encode_event(chunk)
-            if include_usage:
-                yield encode_event(self.reply.usage_chunk(total_usage(self.last_usages.values())))
+                for event in self._news(delta, events):
+                    yield events.encode(event)
+            for event in events.end():
+                yield events.encode(event)
         except LMoEError as exc:
             logger.warning("stream broken request_id=%s code=%s", self.reply.request_id, exc.code)
-            yield encode_event(encode_error(exc))
+            for event in events.fail(exc):
+                yield events.encode(event)
         except Exception:
             logger.exception("stream broken request_id=%s", self.reply.request_id)
-            yield encode_event(encode_error(InternalError()))
-        yield DONE
+            for event in events.fail(InternalError()):
+                yield events.encode(event)
+        if events.trailer:
+            yield events.trailer
 
-    def _chunks(self, delta: TokenDelta) -> Iterator[Json]:
-        """What is new of one answer, and its end."""
-        yield from self.reply.pieces(delta, self.num_sent_chars[delta.index])
-        self.num_sent_chars[delta.index] += len(delta.text)
-        if delta.finish_reason is not None:
-            self.last_usages[delta.index] = delta.usage
-            yield self.reply.last_chunk(delta.index, delta.finish_reason, self._finish(delta))
+    def _news(self, delta: TokenDelta, events: ReplyEvents) -> Iterator[Json]:
+        is_last = delta.finish_reason is not None
+        return events.news(delta, self._finish(delta) if is_last else time.monotonic() - self.begin_s)
 
     def _finish(self, last: TokenDelta) -> float:
         """Log the outcome, and return how long it took, in seconds."""
         duration_s = time.monotonic() - self.begin_s
-        decision = self.reply.decision
+        decision = self.reply.decision_of(last.index)
         logger.info(
             "completion finished request_id=%s model=%s expert=%s routed_by=%s confidence=%.3f "
             "prompt_tokens=%d completion_tokens=%d duration_s=%.3f reason=%s",

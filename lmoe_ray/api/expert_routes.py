@@ -6,9 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lmoe_ray.api.backend import Backend, resolved
+from lmoe_ray.api.decision_reply import encode_decision
 from lmoe_ray.api.incoming import read_object, request_id_of
+from lmoe_ray.api.listings import encode_experts, encode_models
 from lmoe_ray.api.openai import parse_route
-from lmoe_ray.api.replies import Json, encode_decision, encode_experts, encode_models, to_json
+from lmoe_ray.api.replies import Json, to_json
 from lmoe_ray.api.sse import while_connected
 from lmoe_ray.domain.served import wire_names
 from lmoe_ray.errors import ModelNotFound

@@ -4,8 +4,8 @@
 
     security headers ─ CORS ─ error boundary ─ header limit ─ access ─ known errors ─ routes ─ handlers ─ CallerBackend
 
-Every path exists with and without ``/v1``, because clients differ in whether their base URL has it. The
-handlers are made anew for each request, over the backend as it is to the caller.
+Every path exists with and without ``/v1``, because clients differ in whether their base URL has it; the chat
+page alone is at ``/``. The handlers are made anew for each request, over the backend as it is to the caller.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from starlette.routing import Route
 from lmoe_ray.api.access import Access, CallerBackend, caller_of
 from lmoe_ray.api.api_keys import KeyRing
 from lmoe_ray.api.backend import Backend
+from lmoe_ray.api.chat_page import page_routes
 from lmoe_ray.api.completions import Completions
+from lmoe_ray.api.embeddings import EmbeddingRoutes
 from lmoe_ray.api.error_boundary import Cors, ErrorBoundary, answer_error, answer_http_exception
 from lmoe_ray.api.expert_routes import ExpertRoutes
 from lmoe_ray.api.incoming import HeaderLimit
+from lmoe_ray.api.openapi_document import document_handler
 from lmoe_ray.api.quotas import RATE_HEADERS, Quotas
 from lmoe_ray.api.security_headers import SecurityHeaders
+from lmoe_ray.api.token_routes import TokenRoutes
 from lmoe_ray.errors import LMoEError
 from lmoe_ray.settings import ApiSettings
 
@@ -50,7 +54,10 @@ def build_app(
     """
     quotas = Quotas(settings.quota_storage)
     app = Starlette(
-        routes=_routes(_Handlers(backend, settings, quotas, keep_alive_s)),
+        routes=[
+            *_routes(_Handlers(backend, settings, quotas, keep_alive_s), document_handler(has_keys=keys is not None)),
+            *page_routes(),
+        ],
         middleware=[
             Middleware(SecurityHeaders),
             _cors(settings),
@@ -83,6 +90,18 @@ class _Handlers:
 
         return handler
 
+    def embedding(self, answer: Callable[[EmbeddingRoutes, Request], Awaitable[Response]]) -> Handler:
+        async def handler(http: Request) -> Response:
+            return await answer(EmbeddingRoutes(self._backend_of(http), self._settings), http)
+
+        return handler
+
+    def tokens(self, answer: Callable[[TokenRoutes, Request], Awaitable[Response]]) -> Handler:
+        async def handler(http: Request) -> Response:
+            return await answer(TokenRoutes(self._backend_of(http), self._settings), http)
+
+        return handler
+
     def probe(self, answer: Callable[[ExpertRoutes, Request], Awaitable[Response]]) -> Handler:
         """For whom nobody has identified: there is no caller."""
 
@@ -95,15 +114,21 @@ class _Handlers:
         return CallerBackend(self._backend, caller_of(http), self._quotas, self._settings.log_prompts)
 
 
-def _routes(handlers: _Handlers) -> list[Route]:
+def _routes(handlers: _Handlers, document: Handler) -> list[Route]:
     table = [
         ("POST", "/chat/completions", handlers.completion(Completions.chat)),
         ("POST", "/completions", handlers.completion(Completions.text)),
         ("POST", "/engines/{model:path}/completions", handlers.completion(Completions.text)),
+        ("POST", "/responses", handlers.completion(Completions.response)),
+        ("POST", "/embeddings", handlers.embedding(EmbeddingRoutes.embed)),
+        ("POST", "/engines/{model:path}/embeddings", handlers.embedding(EmbeddingRoutes.embed)),
+        ("POST", "/tokenize", handlers.tokens(TokenRoutes.tokenize)),
+        ("POST", "/detokenize", handlers.tokens(TokenRoutes.detokenize)),
         ("POST", "/route", handlers.listing(ExpertRoutes.route)),
         ("GET", "/models", handlers.listing(ExpertRoutes.models)),
         ("GET", "/models/{id:path}", handlers.listing(ExpertRoutes.model)),
         ("GET", "/experts", handlers.listing(ExpertRoutes.experts)),
+        ("GET", "/openapi.json", document),
         ("GET", "/healthz", handlers.probe(ExpertRoutes.alive)),
         ("GET", "/readyz", handlers.probe(ExpertRoutes.ready)),
     ]

@@ -6,17 +6,16 @@ honoured, and might have been meant to change the answer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
 
-from lmoe_ray.api.bodies import ROLES, ChatBody, CompletionBody, MessageBody, TextBody
-from lmoe_ray.api.lenient_body import UNSUPPORTED
+from lmoe_ray.api.bodies import ChatBody, CompletionBody, TextBody
+from lmoe_ray.api.lenient_body import validated
+from lmoe_ray.api.message_bodies import ROLES, MessageBody
 from lmoe_ray.api.tool_bodies import answer_schema, refuse_both, tool_use
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.sampling import RANGES, SamplingParams
@@ -31,8 +30,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 _MAX_REPORTED = 32
 
-Body = TypeVar("Body", bound=BaseModel)
-
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -45,6 +42,8 @@ class Completion:
         echo: text to repeat before the answer; empty unless ``/v1/completions`` asked for it.
         ignored: names of fields without effect, in the order they came, then places in schemas.
         is_legacy_call: functions were declared in OpenAI's older way, so calls are answered in it.
+        experts: who shall answer side by side, as the client wrote them; empty: one expert answers.
+        is_explained: tell the whole routing decision.
     """
 
     generate: GenerateRequest
@@ -53,6 +52,8 @@ class Completion:
     echo: str
     ignored: tuple[str, ...]
     is_legacy_call: bool = False
+    experts: tuple[str, ...] = ()
+    is_explained: bool = False
 
 
 def parse_chat(body: Mapping[str, Any], request_id: str, max_messages: int) -> Completion:
@@ -62,7 +63,7 @@ def parse_chat(body: Mapping[str, Any], request_id: str, max_messages: int) -> C
         InvalidField: naming the first wrong field, and how many more there are.
         UnsupportedValue: a field asks for what this server does not do.
     """
-    chat = _validated(ChatBody, body)
+    chat = validated(ChatBody, body)
     if len(chat.messages) > max_messages:
         raise InvalidField("messages", f"there are {len(chat.messages)}, the limit is {max_messages}; drop old ones")
     left_out: list[str] = []
@@ -73,13 +74,39 @@ def parse_chat(body: Mapping[str, Any], request_id: str, max_messages: int) -> C
         chat.model,
         messages=tuple(_message(message) for message in chat.messages),
         expert=chat.expert or None,
+        routing=chat.route.options,
+        allowed_experts=chat.route.allowed,
         sampling=replace(_chat_logprobs(chat), json_schema="" if use else schema),
         num_tools=0 if use is None else len(use.tools),
         tools=use,
     )
-    ignored = (*_ignored(ChatBody, body), *left_out)[:_MAX_REPORTED]
-    include_usage, is_legacy_call = chat.stream_options.include_usage, bool(chat.functions)
-    return Completion(generate, chat.stream, include_usage, "", ignored, is_legacy_call)
+    ignored = (*without_effect(ChatBody, body), *left_out)[:_MAX_REPORTED]
+    return _completion(chat, generate, "", ignored, is_legacy_call=bool(chat.functions))
+
+
+def _completion(
+    body: CompletionBody,
+    generate: GenerateRequest,
+    echo: str,
+    ignored: tuple[str, ...],
+    *,
+    is_legacy_call: bool = False,
+) -> Completion:
+    experts = _compared(body)
+    include_usage = body.stream_options.include_usage
+    return Completion(generate, body.stream, include_usage, echo, ignored, is_legacy_call, experts, body.explain)
+
+
+def _compared(body: CompletionBody) -> tuple[str, ...]:
+    if body.experts is None:
+        return ()
+    if body.expert:
+        raise InvalidField("experts", "send either expert or experts, not both")
+    if body.n > 1:
+        raise InvalidField("n", "each of the experts gives one answer; leave n out")
+    if body.explain:
+        raise InvalidField("explain", "experts are named, so nothing is routed; leave it out, or ask /v1/route")
+    return tuple(body.experts)
 
 
 def _message(body: MessageBody) -> Message:
@@ -95,17 +122,22 @@ def _chat_logprobs(chat: ChatBody) -> SamplingParams:
 
 def parse_text(body: Mapping[str, Any], request_id: str, model: str | None = None) -> Completion:
     """Read the body of ``/v1/completions``; ``model`` from the path wins. Raises as :func:`parse_chat`."""
-    text = _validated(TextBody, body if model is None else {**body, "model": model})
+    text = validated(TextBody, body if model is None else {**body, "model": model})
     if text.best_of not in (None, 1, text.n):
         raise UnsupportedValue("best_of", "answers are not ranked; leave it out and use n")
     if text.echo and text.logprobs is not None:
         raise UnsupportedValue("logprobs", "those of the prompt are not computed; set echo to false")
     sampling = replace(_sampling(text), logprobs=text.logprobs is not None, top_logprobs=text.logprobs or 0)
     generate = GenerateRequest(
-        request_id, text.model, prompt=text.prompt, expert=text.expert or None, sampling=sampling
+        request_id,
+        text.model,
+        prompt=text.prompt,
+        expert=text.expert or None,
+        sampling=sampling,
+        routing=text.route.options,
+        allowed_experts=text.route.allowed,
     )
-    echo = text.prompt if text.echo else ""
-    return Completion(generate, text.stream, text.stream_options.include_usage, echo, _ignored(TextBody, body))
+    return _completion(text, generate, text.prompt if text.echo else "", without_effect(TextBody, body))
 
 
 def parse_route(body: Mapping[str, Any], request_id: str, max_messages: int, default_model: str) -> GenerateRequest:
@@ -115,6 +147,8 @@ def parse_route(body: Mapping[str, Any], request_id: str, max_messages: int, def
     """
     given = {name: value for name, value in body.items() if value is not None}
     given.setdefault("model", default_model)
+    if "experts" in given:
+        raise InvalidField("experts", "are named, so there is nothing to route; leave them out")
     if "messages" in given:
         return parse_chat(given, request_id, max_messages).generate
     if "input" in given:
@@ -137,7 +171,8 @@ def _sampling(body: CompletionBody) -> SamplingParams:
     )
 
 
-def _ignored(kind: type[CompletionBody], body: Mapping[str, Any]) -> tuple[str, ...]:
+def without_effect(kind: type[BaseModel], body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of fields that the endpoint does not honour and that might have been meant to change the answer."""
     honoured = kind.model_fields.keys() | _LABELS
     names = (
         one_line(name, 64)
@@ -145,30 +180,3 @@ def _ignored(kind: type[CompletionBody], body: Mapping[str, Any]) -> tuple[str, 
         if value and name not in honoured and value not in _NEUTRAL.get(name, ())
     )
     return tuple(islice(names, _MAX_REPORTED))
-
-
-def _validated(kind: type[Body], body: Mapping[str, Any]) -> Body:
-    try:
-        return kind.model_validate(body)
-    except ValidationError as exc:
-        first, *rest = exc.errors(include_url=False)
-        problem = _problem(first) + (f" (and {len(rest)} more)" if rest else "")
-        error = UnsupportedValue if first["type"] == UNSUPPORTED else InvalidField
-        raise error(_param(first["loc"]), problem) from exc
-
-
-def _param(place: tuple[int | str, ...]) -> str:
-    """``("messages", 0, "role")`` as ``messages[0].role``."""
-    steps = (f"[{step}]" if isinstance(step, int) else f".{one_line(step, 40)}" for step in place)
-    return "".join(steps).removeprefix(".")
-
-
-def _problem(error: ErrorDetails) -> str:
-    """What is wrong, with the value if it is short: a long one may be the conversation."""
-    if error["type"] == "missing":
-        return "is required"
-    if error["type"] == "model_type":
-        return "must be an object"
-    value = error["input"]
-    is_short = isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 40)
-    return error["msg"] + (f" (got {json.dumps(value)[:60]})" if is_short else "")

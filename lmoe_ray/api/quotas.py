@@ -105,15 +105,18 @@ class Quotas:
                     usages[delta.index] = delta.usage
                     num_used = total_usage(usages.values()).total_tokens
                     if not num_booked or num_used - num_booked >= _BOOKING_TOKENS:
-                        await self._book(caller, num_used - num_booked)
+                        await self.book(caller, num_used - num_booked)
                         num_booked = num_used
                     yield delta
         finally:
-            await self._book(caller, num_used - num_booked)
+            await self.book(caller, num_used - num_booked)
             logger.info("tokens booked request_id=%s caller=%s tokens=%d", request_id, caller.name, num_used)
 
-    async def _book(self, caller: Caller, num_tokens: int) -> None:
-        """Errors are logged only: the tokens are made, and the next request is refused for the same reason."""
+    async def book(self, caller: Caller, num_tokens: int) -> None:
+        """Count tokens on the caller.
+
+        Errors are logged only: the tokens are made, and the next request is refused for the same reason.
+        """
         try:
             for what, item, _ in _token_windows(caller.quota) if num_tokens else ():
                 await self._counters.hit(item, what, caller.name, cost=num_tokens)

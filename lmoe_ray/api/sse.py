@@ -1,7 +1,8 @@
 """Server-sent events as the strictest of OpenAI's clients read them, and what happens when one leaves.
 
 An event is ``data: ``, one line of JSON, two line feeds: no CR, no ``event:`` or ``id:`` line, because
-some clients split on exactly that. A comment block keeps proxies from closing a silent stream.
+some clients split on exactly that. Only ``/v1/responses`` names its events, as OpenAI does. A comment
+block keeps proxies from closing a silent stream.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 def encode_event(data: Mapping[str, Any]) -> bytes:
     return b"data: " + to_json(data).encode("ascii") + b"\n\n"
+
+
+def encode_named_event(data: Mapping[str, Any]) -> bytes:
+    """With its ``type`` once more as the event's name."""
+    return f"event: {data['type']}\n".encode() + encode_event(data)
 
 
 @asynccontextmanager

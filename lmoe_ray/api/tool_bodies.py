@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from lmoe_ray.api.json_schema import ANY_OBJECT, SchemaReader
 from lmoe_ray.api.lenient_body import Lenient, unsupported, wrong
@@ -18,12 +18,14 @@ from lmoe_ray.domain.tools import Tool, ToolUse
 from lmoe_ray.errors import InvalidField, UnsupportedValue, one_line
 
 MAX_TOOLS = 128
+#: As JSON Schema writes the name of a function.
+_NAME = "^[A-Za-z0-9_-]{1,64}$"
 _NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 class FunctionBody(Lenient):
     # Names stand in prompts and grammars as they are.
-    name: Annotated[str, Field(pattern=r"\A[A-Za-z0-9_-]{1,64}\z")]
+    name: Annotated[str, Field(pattern=r"\A[A-Za-z0-9_-]{1,64}\z", json_schema_extra={"pattern": _NAME})]
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
     strict: bool = False
@@ -35,8 +37,11 @@ def _only_functions(kind: str) -> str:
     return kind
 
 
-class ToolBody(Lenient):
-    type: Annotated[str, AfterValidator(_only_functions)] = "function"
+class ToolKind(Lenient):
+    type: Annotated[str, AfterValidator(_only_functions), Field(json_schema_extra={"enum": ["function"]})] = "function"
+
+
+class ToolBody(ToolKind):
     function: FunctionBody
 
 
@@ -53,7 +58,11 @@ def _choice(choice: Any) -> Any:
     raise wrong("must be 'none', 'auto', 'required', or an object that names a function")
 
 
-Choice = Annotated[Any, BeforeValidator(_choice)]
+_KIND = {"const": "function"}
+_NAMED = {"type": "object", "properties": {"type": _KIND, "name": {"type": "string"}}, "required": ["name"]}
+_WRAPPED = {"type": "object", "properties": {"type": _KIND, "function": _NAMED}, "required": ["function"]}
+_CHOICE_SCHEMA = {"anyOf": [{"enum": ["none", "auto", "required"]}, _WRAPPED, _NAMED]}
+Choice = Annotated[Any, BeforeValidator(_choice), WithJsonSchema(_CHOICE_SCHEMA)]
 
 
 class SchemaBody(Lenient):
@@ -86,7 +95,7 @@ def tool_use(body: ToolsBody, left_out: list[str]) -> ToolUse | None:
     """
     if body.tools and body.functions:
         raise InvalidField("functions", "send either tools or functions, not both")
-    if body.functions:
+    if body.functions or (body.function_call != "auto" and not body.tools):
         tools = _tools(body.functions, "functions[{}]", left_out)
         use = _chosen(ToolUse(tools), body.function_call, "function_call")
         return None if use is None else replace(use, max_calls=1)

@@ -1,8 +1,10 @@
-"""``lmoe chat`` and ``lmoe route``: talk to a running server from a terminal."""
+"""``lmoe route``: who would answer, and the options of every command that talks to a running server."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -10,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lmoe_ray.api.client import Client
-from lmoe_ray.cli.chat_history import ChatHistory
-from lmoe_ray.cli.chat_session import HELP, ChatSession
+from lmoe_ray.api.decision_reply import encode_decision
+from lmoe_ray.api.replies import to_json
 from lmoe_ray.domain.decision import RoutingDecision
+
+_BAR_CHARS = 30
 
 console = Console()
 
@@ -22,62 +26,70 @@ ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Model; d
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def chat(
-    url: UrlOption = DEFAULT_URL,
-    model: ModelOption = None,
-    expert: Annotated[str | None, typer.Option("--expert", "-e", help="Pin an expert.")] = None,
-    system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
-    temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
-    api_key: KeyOption = None,
-) -> None:
-    """Chat in the terminal; every answer shows which expert gave it."""
-    asyncio.run(_chat(url, api_key, model, expert, system, temperature))
-
-
-async def _chat(
-    url: str, api_key: str | None, model: str | None, expert: str | None, system: str, temperature: float | None
-) -> None:
-    async with Client(url, api_key=api_key) as client:
-        card = await client.model(model)
-        history = ChatHistory(int(card["max_model_len"]), system)
-        session = ChatSession(client, card["id"], history, console, expert, temperature)
-        console.print(f"[bold]{session.model}[/] · {session.history.max_model_len} tokens of context · {HELP}")
-        while (line := await _read_line()) is not None:
-            if not await session.take(line.strip()):
-                return
-
-
-async def _read_line() -> str | None:
-    try:
-        return await asyncio.to_thread(console.input, "[bold cyan]you[/] › ")
-    except (EOFError, KeyboardInterrupt):
-        return None
-
-
 def route(
     text: Annotated[str, typer.Argument(help="What a user might ask.")],
     url: UrlOption = DEFAULT_URL,
     model: ModelOption = None,
     api_key: KeyOption = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Print the server's reply instead.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw all samples and the text as .svg or .png; needs no server, but lmoe_ray[plot]."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="With --plot: whose package; as for lmoe serve.")] = None,
 ) -> None:
-    """Show which expert would answer, how sure the router is, and the samples it saw."""
+    """Show which expert would answer, how sure the router is, what the evidence says, and the samples it saw."""
 
     async def ask() -> RoutingDecision:
         async with Client(url, api_key=api_key) as client:
             return await client.route(text, model=model)
 
-    _print_decision(asyncio.run(ask()))
+    decision = _route_here(text, model, config, plot) if plot else asyncio.run(ask())
+    if is_json:
+        print(to_json(encode_decision(decision)))
+    else:
+        print_decision(decision, console)
 
 
-def _print_decision(decision: RoutingDecision) -> None:
-    console.print(f"[bold]{decision.expert or decision.model}[/] · {decision.routed_by} · {decision.reason}")
-    table = Table("expert", "probability", "")
-    for candidate in decision.candidates:
-        table.add_row(candidate.expert, f"{candidate.score:.3f}", "█" * round(30 * candidate.score))
+def _route_here(text: str, model: str | None, config: Path | None, plot: Path) -> RoutingDecision:
+    """Route in this process, and draw what was looked at."""
+    from lmoe_ray.bench.sample_map import draw_map
+    from lmoe_ray.cli.local_router import local_router
+    from lmoe_ray.domain.chat import GenerateRequest, Message
+
+    router, fitted = local_router(config, model, abstains=True)
+    decision = asyncio.run(router.route(GenerateRequest("route", "", (Message("user", text),))))
+    draw_map(fitted.index, [(shorten(text, 60), router.vector_of(text))], plot)
+    Console(stderr=True).print(f"wrote {plot}")
+    return decision
+
+
+def print_decision(decision: RoutingDecision, console: Console) -> None:
+    """Who and why, a table of the candidates, the nearest samples, and what the decision was held against."""
+    console.print(f"{decision.expert or decision.model} · {decision.routed_by} · {decision.reason}", markup=False)
     if decision.candidates:
-        console.print(table)
+        console.print(_candidates(decision))
     for neighbour in decision.neighbours:
-        console.print(
-            f"{neighbour.similarity:.3f} {neighbour.expert:>10}  {neighbour.text[:100]}", markup=False, highlight=False
+        line = f"{neighbour.similarity:.3f} {neighbour.expert:>10}  {neighbour.text[:100]}"
+        console.print(line, markup=False, highlight=False)
+    console.print(
+        f"confidence {decision.confidence:.2f} (threshold {decision.threshold:.2f}) · margin {decision.margin:.2f} · "
+        f"familiarity {decision.familiarity:.2f} · {decision.duration_s * 1000:.1f} ms",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _candidates(decision: RoutingDecision) -> Table:
+    """One row for each, with the opinion of every kind of evidence; the heads tell its share in the scores."""
+    shares = decision.evidence
+    table = Table("expert", "probability", "", *(f"{name} ({share:.0%})" for name, share in shares.items()))
+    for candidate in decision.candidates:
+        opinions = (candidate.opinions.get(name) for name in shares)
+        table.add_row(
+            candidate.expert,
+            f"{candidate.score:.3f}",
+            "█" * round(_BAR_CHARS * candidate.score),
+            *("" if opinion is None else f"{opinion:.3f}" for opinion in opinions),
         )
-    console.print(f"[dim]{decision.duration_s * 1000:.1f} ms · threshold {decision.threshold:.2f}")
+    return table

@@ -11,7 +11,15 @@ import typer
 from rich.console import Console
 
 from lmoe_ray import __version__
-from lmoe_ray.cli import ask_commands, bench_commands, chat_command, key_commands, make_commands, serve_command
+from lmoe_ray.cli import (
+    ask_commands,
+    bench_commands,
+    calibrate_command,
+    chat_command,
+    key_commands,
+    make_commands,
+    serve_command,
+)
 from lmoe_ray.errors import LMoEError
 
 app = typer.Typer(
@@ -27,6 +35,7 @@ keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 
 app.command("serve")(serve_command.serve)
 app.command("check")(serve_command.check)
+app.command("calibrate")(calibrate_command.calibrate)
 app.command("chat")(chat_command.chat)
 app.command("route")(ask_commands.route)
 app.command("segment")(make_commands.segment)
@@ -36,6 +45,7 @@ app.command("pack")(make_commands.pack)
 app.command("demo")(make_commands.demo)
 bench.command("routing")(bench_commands.routing)
 bench.command("encoder")(bench_commands.encoder)
+bench.command("index")(bench_commands.index)
 bench.command("engine")(bench_commands.engine)
 bench.command("gpu")(bench_commands.gpu)
 bench.command("structured")(bench_commands.structured)

@@ -57,9 +57,18 @@ def serve(
 def check(
     target: Annotated[Path | None, typer.Argument(help="Serve configuration or LMoE package folder.")] = None,
     allow_pickle: Annotated[bool, typer.Option(help="Accept adapter_model.bin in a package.")] = False,
+    routing: Annotated[
+        bool, typer.Option("--routing", help="Examine routing samples and say what to improve.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --routing: a JSON line per package.")] = False,
 ) -> None:
     """Check a configuration, or an LMoE package, and say what is in it."""
     path = target or default_config()
+    if routing:
+        _check_routing(path, allow_pickle, as_json)
+        return
+    if as_json:
+        raise typer.BadParameter("needs --routing", param_hint="--json")
     if path.is_dir():
         _check_package(path, allow_pickle)
         return
@@ -132,3 +141,24 @@ def _check_package(path: Path, allow_pickle: bool) -> None:
         f"base: {manifest.base or 'any'} · prompt format: {manifest.prompt_format} · "
         f"fallback: {manifest.fallback or 'the base model'} · licence: {manifest.licence or 'unknown'}"
     )
+
+
+def _check_routing(path: Path, allow_pickle: bool, as_json: bool) -> None:
+    """Exit status 1 for errors; advice alone is 0."""
+    from lmoe_ray.cli.doctor_report import examine_packages
+    from lmoe_ray.domain.package import load_package
+    from lmoe_ray.pretrained.package_source import DEMO, load_package_from, package_folder
+    from lmoe_ray.routing.embedder import CACHE_DIR
+    from lmoe_ray.settings import RouterSettings
+
+    if path.is_dir() or str(path) == DEMO:
+        packages = [load_package(package_folder(str(path)), allow_pickle=allow_pickle)]
+        router, cache_dir = RouterSettings(), CACHE_DIR.expanduser()
+    else:
+        settings = _checked(path, None, None).settings
+        packages = [package for model in settings.models if (package := load_package_from(model))]
+        router, cache_dir = settings.router, settings.cache_path
+    if not packages:
+        raise SettingsError(str(path), "no model has a package, so there are no routing samples; set models.package")
+    if not examine_packages(packages, router, cache_dir, console, as_json=as_json):
+        raise typer.Exit(1)

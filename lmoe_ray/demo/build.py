@@ -1,30 +1,39 @@
 """Build the shipped demo package again: split instruct data, tune six experts, pack them.
 
-Routing samples and descriptions are written by hand and live in the package itself; only the adapters
-are made here. Experts are tuned side by side, one CPU thread each, which is faster than one after the
-other with all threads. Same data and settings, same adapters, on one kind of machine.
+Routing samples and descriptions are written by hand and live in the package itself; the adapters are
+made here, and what the router ships. Experts are tuned side by side, one CPU thread each, which is faster than one
+after the other with all threads. Same data and settings, same adapters, on one kind of machine.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
-from lmoe_ray.demo.task_head_build import build_task_head
+import numpy as np
+
+from lmoe_ray.demo.task_head_build import build_task_head, read_task_prompts
 from lmoe_ray.domain.package import LMoEPackage, Manifest
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.pretrained.model_source import resolve
 from lmoe_ray.pretrained.package_source import DEMO_FOLDER, DEMO_INDEX
-from lmoe_ray.routing.embedder import Embedder
-from lmoe_ray.routing.index_cache import save_index
+from lmoe_ray.routing.calibration import Calibration, calibrate
+from lmoe_ray.routing.embedder import Embedder, model_digest
+from lmoe_ray.routing.encoder_tuning import FOLDER, tuning_for
+from lmoe_ray.routing.held_out import HeldOut
+from lmoe_ray.routing.index_cache import build_fitted, save_shipped
 from lmoe_ray.routing.sample_set import choose_samples
+from lmoe_ray.routing.standing import Standing
+from lmoe_ray.routing.task_head import features_version, load_task_head
 from lmoe_ray.settings import RouterSettings
 from lmoe_ray.training.instruct_rows import InstructRow, read_rows, read_samples
 from lmoe_ray.training.pack import pack
 from lmoe_ray.training.segment import SegmentSettings, segment, write_segmentation
 from lmoe_ray.training.tune import TuneReport, TuneSettings, tune
+from lmoe_ray.training.tune_encoder import Told, tune_encoder
 
 BASE = "builtin:smollm2-135m-instruct"
 MANIFEST = Manifest(
@@ -85,18 +94,44 @@ def build_demo(
     for name, content in written.items():
         # As they were written by hand: packing keeps the texts, and drops the names of their tasks.
         (out / "routing_data" / name).write_bytes(content)
-    ship_index(package, cache_dir)
+    ship_router(package, cache_dir)
     return package
 
 
-def ship_index(package: LMoEPackage, cache_dir: Path) -> None:
-    """Fit the task head, and embed the routing samples with the default router, so that nobody's first start has to."""
+def ship_router(
+    package: LMoEPackage, cache_dir: Path, strangers: Sequence[tuple[str, str]] = (), told: Told | None = None
+) -> None:
+    """Tune the encoder, fit the task head, and index the routing samples, so that nobody's first start has to.
+
+    Half an hour on one CPU core.
+
+    Args:
+        package: whose samples they are.
+        cache_dir: of the embedder.
+        strangers: texts that were written by others, and the expert of each. The samples cannot be held out, for
+            everything was tuned on them, so confidence is measured on these; without any it is that of public prompts.
+        told: called with the tuning's steps done, steps in all and the last loss.
+    """
     router = RouterSettings()
     folder = resolve(router.embedder, router.embedder_revision, cache_dir)
+    prompts = read_task_prompts(package.path / "routing_data")
+    tune_encoder(folder, prompts, FOLDER, model_digest(folder), told)
+    tuning_for.cache_clear()
     embedder = Embedder(folder, max_tokens=router.max_tokens)
-    build_task_head(package.path / "routing_data", embedder)
-    samples = choose_samples(package.experts, router.max_samples, router.seed)
-    save_index(package.path / DEMO_INDEX.name, samples, embedder)
+    build_task_head(prompts, embedder)
+    load_task_head.cache_clear()
+    features_version.cache_clear()
+    fitted = build_fitted(choose_samples(package.experts, router.max_samples, router.seed), embedder)
+    if strangers:
+        fitted = replace(fitted, calibration=_judged_by(strangers, Standing(fitted, router, embedder), embedder))
+    save_shipped(package.path / DEMO_INDEX.name, fitted)
+
+
+def _judged_by(strangers: Sequence[tuple[str, str]], standing: Standing, embedder: Embedder) -> Calibration:
+    texts = [text for text, _ in strangers]
+    looks = [standing.look(text, vector) for text, vector in zip(texts, embedder.embed(texts), strict=True)]
+    owners = np.array([standing.fitted.index.experts.index(expert) for _, expert in strangers])
+    return calibrate(HeldOut(np.stack([look.log_probabilities for look in looks]), owners))
 
 
 def _tune_one(

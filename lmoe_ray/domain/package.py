@@ -8,7 +8,7 @@
     │   ├── adapter_config.json          PEFT's
     │   ├── adapter_model.safetensors    or .bin, refused unless allow_pickle
     │   └── description.txt              optional: what the expert is good at
-    └── routing_data/expert_<expert>.jsonl    {"instruction": …} a line; optional
+    └── routing_data/expert_<expert>.jsonl    {"instruction": …, "source": …} a line; optional, the source too
 
 An expert is a directory with an ``adapter_config.json``; its name is the directory's. The layout is
 the one published with airoboros.lmoe. Only the standard library and YAML are needed to read it; the
@@ -40,7 +40,10 @@ MAX_DESCRIPTION_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """A named speciality: adapter files on disk plus what the router knows of it."""
+    """A named speciality: adapter files on disk plus what the router knows of it.
+
+    ``sources`` say where each of ``samples`` comes from, empty where nobody said; or there are none at all.
+    """
 
     name: str
     weights: Path
@@ -48,6 +51,7 @@ class Expert:
     lora: LoraConfig
     description: str = ""
     samples: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,11 @@ def load_package(path: Path, *, allow_pickle: bool = False) -> LMoEPackage:
             str(root / "routing_data" / f"expert_{stranger}.jsonl"),
             f"there is no adapter {stranger!r}; add adapters/{stranger}/ or remove the file",
         )
-    experts = tuple(_load_expert(root, f, samples.get(f.name, ()), allow_pickle) for f in folders)
+    experts = tuple(_load_expert(root, f, samples.get(f.name, []), allow_pickle) for f in folders)
     return LMoEPackage(root, _load_manifest(root, tuple(e.name for e in experts)), experts)
 
 
-def _load_expert(root: Path, folder: Path, samples: tuple[str, ...], allow_pickle: bool) -> Expert:
+def _load_expert(root: Path, folder: Path, samples: list[_Sample], allow_pickle: bool) -> Expert:
     name = folder.name
     if not EXPERT_NAME.fullmatch(name):
         raise PackageError(
@@ -120,7 +124,8 @@ def _load_expert(root: Path, folder: Path, samples: tuple[str, ...], allow_pickl
         digest=_digest(weights, config_file),
         lora=parse_lora_config(config_file),
         description=_read_description(root, folder),
-        samples=samples,
+        samples=tuple(sample.instruction for sample in samples),
+        sources=tuple(sample.source for sample in samples),
     )
 
 
@@ -154,27 +159,34 @@ def _read_description(root: Path, folder: Path) -> str:
     return text
 
 
-def _load_samples(root: Path) -> dict[str, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    instruction: str
+    source: str
+
+
+def _load_samples(root: Path) -> dict[str, list[_Sample]]:
     """Routing samples by expert. Other files in the folder are not ours and are left alone."""
     samples = {}
     for file in sorted((root / "routing_data").glob("expert_*.jsonl")):
         name = file.name.removeprefix("expert_").removesuffix(".jsonl")
-        samples[name] = tuple(_read_instructions(inside(root, file)))
+        samples[name] = _read_samples(inside(root, file))
     return samples
 
 
-def _read_instructions(file: Path) -> list[str]:
-    instructions = []
+def _read_samples(file: Path) -> list[_Sample]:
+    samples = []
     for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
-            instruction = json.loads(line)["instruction"].strip()
+            row = json.loads(line)
+            sample = _Sample(row["instruction"].strip(), (row.get("source") or "").strip())
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
             raise PackageError(f"{file}:{number}", 'is not a line like {"instruction": "text"}') from exc
-        if instruction:
-            instructions.append(instruction)
-    return instructions
+        if sample.instruction:
+            samples.append(sample)
+    return samples
 
 
 def _load_manifest(root: Path, names: tuple[str, ...]) -> Manifest:

@@ -13,6 +13,7 @@ from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.package import Expert
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
+from lmoe_ray.domain.tokenized import TokenizedPrompt
 from lmoe_ray.engine.adapter_store import AdapterStore
 from lmoe_ray.engine.adapter_weights import AdapterWeights
 from lmoe_ray.engine.engine import Engine, EngineStats
@@ -84,10 +85,7 @@ class AsyncEngine:
         self._engine.close()
 
     def check_health(self) -> None:
-        """
-        Raises:
-            EngineFailed: the thread is dead.
-        """
+        """Raises :class:`EngineFailed` if the thread is dead."""
         self._thread.check()
 
     def stats(self) -> EngineStats:
@@ -159,9 +157,13 @@ class AsyncEngine:
             for sequence in unfinished.values():
                 self._thread.abort(sequence)
 
-    def count_tokens(self, request: GenerateRequest) -> int:
-        """Tokens of the prompt as it would be computed."""
-        return len(self._tokenizer.encode_request(request))
+    async def tokenize(self, request: GenerateRequest) -> TokenizedPrompt:
+        """The prompt as it would be computed, even if it is too long for that. Raises :class:`InvalidField`."""
+        return TokenizedPrompt(tuple(await self._encode(request)), self.max_model_len)
+
+    async def detokenize(self, token_ids: tuple[int, ...]) -> str:
+        """What tokens spell. Raises as :meth:`lmoe_ray.engine.tokenizer.Tokenizer.spell`."""
+        return await asyncio.to_thread(self._tokenizer.spell, token_ids)
 
     async def _drop(self, digest: str, unused: Future[None]) -> None:
         await asyncio.wrap_future(unused)

@@ -102,6 +102,17 @@ class Tokenizer:
         """Text without special tokens, exactly as the tokens spell it."""
         return str(self._backend.decode(list(ids), skip_special_tokens=True))
 
+    def spell(self, ids: Sequence[int]) -> str:
+        """Text with special tokens.
+
+        Raises:
+            InvalidField: the model has no such token.
+        """
+        for at, token_id in enumerate(ids):
+            if self._backend.id_to_token(token_id) is None:
+                raise InvalidField(f"tokens[{at}]", f"this model has no token {token_id}")
+        return str(self._backend.decode(list(ids), skip_special_tokens=False))
+
     def token_bytes(self, token_id: int) -> bytes:
         """What a token spells by itself, be it part of a character."""
         return self._token_bytes.of(token_id)

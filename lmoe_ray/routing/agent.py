@@ -16,7 +16,7 @@ from lmoe_ray.domain.decision import Candidate, RoutingDecision
 from lmoe_ray.domain.package import Expert
 from lmoe_ray.errors import one_line
 from lmoe_ray.routing.query import read_query
-from lmoe_ray.routing.router import RoutedModel, fall_back
+from lmoe_ray.routing.router import RoutedModel, abstain, fall_back
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +72,20 @@ class AgentRouter:
             return fall_back(model, "the model that was asked named no expert")
         return self._decide(model, name, min(probability, 1.0))
 
+    async def update(self, model: RoutedModel) -> None:
+        """Ask about these experts from now on."""
+        self._model = model
+
     def _decide(self, model: RoutedModel, name: str, probability: float) -> RoutingDecision:
-        candidates, threshold = _candidates(model, name, probability), self._threshold
         reason = f"asked for the most suitable expert, the model answered {name}"
-        if probability < threshold:
-            return fall_back(
-                model,
-                f"{reason} with {probability:.2f}; below the threshold of {threshold:.2f}",
-                confidence=probability,
-                candidates=candidates,
-                threshold=threshold,
-            )
-        return RoutingDecision(model.name, name, "agent", probability, candidates, threshold=threshold, reason=reason)
+        candidates = _candidates(model, name, probability)
+        decision = RoutingDecision(
+            model.name, name, "agent", probability, candidates, threshold=self._threshold, reason=reason
+        )
+        if probability < self._threshold:
+            doubt = f"{reason} with {probability:.2f}; below the threshold of {self._threshold:.2f}"
+            return abstain(model, decision, doubt)
+        return decision
 
 
 def _question(model: RoutedModel, query: str) -> tuple[Message, ...]:

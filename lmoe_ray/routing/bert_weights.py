@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from lmoe_ray.routing.encoder_tuning import EncoderTuning
+
 #: Widths must be multiples of this, the most that a register of any processor holds twice.
 LANES = 32
 
@@ -72,8 +74,12 @@ class BertWeights:
         return self.layers[0].up.weight.shape[0]
 
 
-def read_bert(folder: Path) -> BertWeights:
+def read_bert(folder: Path, tuning: EncoderTuning | None = None) -> BertWeights:
     """
+    Args:
+        folder: in the layout of sentence-transformers.
+        tuning: added to its weights.
+
     Raises:
         UnsupportedEncoder: another architecture, pooling or file layout.
     """
@@ -81,7 +87,7 @@ def read_bert(folder: Path) -> BertWeights:
         first_token_only, max_tokens = _read_modules(folder)
         config = _read_json(folder / "config.json")
         _check_config(config)
-        return _read_weights(folder, config, first_token_only, max_tokens)
+        return _read_weights(folder, config, first_token_only, max_tokens, tuning)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as exc:
         raise UnsupportedEncoder(f"its files are not those of a plain BERT: {exc!r}") from exc
 
@@ -120,8 +126,12 @@ def _check_config(config: dict[str, Any]) -> None:
             raise UnsupportedEncoder(f"its {name} of {size} is no multiple of {LANES}")
 
 
-def _read_weights(folder: Path, config: dict[str, Any], first_token_only: bool, max_tokens: int) -> BertWeights:
+def _read_weights(
+    folder: Path, config: dict[str, Any], first_token_only: bool, max_tokens: int, tuning: EncoderTuning | None
+) -> BertWeights:
     tensors = {name.removeprefix("bert."): x.float() for name, x in load_file(folder / "model.safetensors").items()}
+    if tuning is not None:
+        tensors = tuning.apply(tensors)
 
     def affine(name: str) -> Affine:
         return Affine(tensors[f"{name}.weight"], tensors[f"{name}.bias"])

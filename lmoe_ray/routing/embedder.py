@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lmoe_ray.routing.bert_weights import UnsupportedEncoder
 from lmoe_ray.routing.embed_queue import Batch, EmbedQueue
+from lmoe_ray.routing.encoder_tuning import EncoderTuning, tuning_for
 from lmoe_ray.routing.expert_index import Progress
 from lmoe_ray.routing.reference_encoder import ReferenceEncoder
 from lmoe_ray.routing.sentence_encoder import SentenceEncoder
@@ -48,6 +49,10 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
+
+    def known_share(self, text: str) -> float: ...
+
 
 class Embedder:
     """One embedding model in memory.
@@ -63,8 +68,8 @@ class Embedder:
         ModelSourceError: the folder holds no usable model.
 
     Attributes:
-        identity: digest of the model. It leaves out the arithmetic, because every one we choose from stays within
-            ``sentence_encoder.TOLERANCE`` of float32: an index built by one serves queries embedded by
+        identity: digest of the model and its tuning. It leaves out the arithmetic, because every one we choose from
+            stays within ``sentence_encoder.TOLERANCE`` of float32: an index built by one serves queries embedded by
             another, and only decisions that hang on the third digit of a cosine can differ between unlike machines.
     """
 
@@ -79,9 +84,12 @@ class Embedder:
     ) -> None:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        self._encoder = choose_encoder(folder, max_tokens, device, cache_dir.expanduser())
-        self.max_tokens = self._encoder.max_tokens
-        self.identity = model_digest(folder)
+        digest = model_digest(folder)
+        tuning = tuning_for(digest)
+        self._encoder = choose_encoder(folder, max_tokens, device, cache_dir.expanduser(), tuning)
+        is_tuned = tuning is not None and not isinstance(self._encoder, ReferenceEncoder)
+        self.max_tokens, self.dim = self._encoder.max_tokens, self._encoder.dim
+        self.identity = f"{digest}-{tuning.digest}" if tuning is not None and is_tuned else digest
         self._recent = VectorCache(MAX_CACHED_VECTORS)
         self._queue = EmbedQueue(self._encoder.encode, BATCHES[torch.device(device).type])
 
@@ -96,20 +104,30 @@ class Embedder:
         """Unit vectors of all texts, ``[num_texts, dim]``, in order; 5 to 50 ms a text on one CPU thread."""
         return embed_in_steps(self._encoder, texts, progress)
 
+    def known_share(self, text: str) -> float:
+        """Share of the words that are in the model's vocabulary, 0 to 1, see :mod:`lmoe_ray.routing.known_words`."""
+        return self._encoder.known_share(text)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones included; one above ``max_tokens`` where it has more."""
+        return self._encoder.count_tokens(texts)
+
     def close(self) -> None:
         """Let the worker thread go."""
         self._queue.close()
 
 
-def choose_encoder(folder: Path, max_tokens: int, device: str, cache_dir: Path) -> TextEncoder:
-    """Ours if it can be; see the module.
+def choose_encoder(
+    folder: Path, max_tokens: int, device: str, cache_dir: Path, tuning: EncoderTuning | None = None
+) -> TextEncoder:
+    """Ours if it can be; see the module. sentence-transformers' knows no tuning.
 
     Raises:
         ModelSourceError: neither is possible.
     """
     if torch.device(device).type == "cpu":
         try:
-            return SentenceEncoder(folder, max_tokens, torch.get_num_threads(), cache_dir / "kernels")
+            return SentenceEncoder(folder, max_tokens, torch.get_num_threads(), cache_dir / "kernels", tuning)
         except UnsupportedEncoder as exc:
             logger.warning("embedding is left to sentence-transformers, which is slower model=%s: %s", folder.name, exc)
     return ReferenceEncoder(folder, max_tokens, device)

@@ -4,7 +4,9 @@ An entry is a folder named by a digest of everything that shaped it, and never c
 
     <cache_dir>/routing/<digest>/
     ├── index.faiss      vectors
-    ├── heads.npz        what was fitted on them; not there with fewer than two experts to tell apart
+    ├── familiarity.npz  what is usual
+    ├── heads.npz        what was fitted on the samples; not there with fewer than two experts to tell apart
+    ├── calibration.npz  how right the heads are on samples held out; likewise
     └── meta.json        what they are, and the checksum of the other files
 
 It is written under another name and renamed, so that a reader sees all of it or nothing, and two
@@ -23,7 +25,6 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,24 +32,18 @@ from uuid import uuid4
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from lmoe_ray.routing.expert_index import Encoder, ExpertIndex, Progress, build_index
-from lmoe_ray.routing.heads import Heads, fit_heads, heads_from
+from lmoe_ray.routing.fitted_index import FittedIndex, fit_index, fitted_from
+from lmoe_ray.routing.known_vectors import KnownVectors
 from lmoe_ray.routing.sample_set import SampleSet
-from lmoe_ray.routing.task_head import features_version, load_task_head
+from lmoe_ray.routing.task_head import features_version
 
 logger = logging.getLogger(__name__)
 
 #: Raise when the files or the meaning of the vectors change.
-FORMAT = 2
-
-
-@dataclass(frozen=True, slots=True)
-class FittedIndex:
-    """An index and what was fitted on its samples, see :func:`~lmoe_ray.routing.heads.fit_heads`."""
-
-    index: ExpertIndex
-    heads: Heads | None
+FORMAT = 3
 
 
 def load_or_build(
@@ -57,6 +52,7 @@ def load_or_build(
     cache_dir: Path | None,
     progress: Progress | None = None,
     shipped_dir: Path | None = None,
+    known: ExpertIndex | None = None,
 ) -> FittedIndex:
     """The index of ``samples``, from disk if it is there.
 
@@ -66,41 +62,36 @@ def load_or_build(
         cache_dir: read and written; ``None``: neither.
         progress: called while samples are embedded.
         shipped_dir: read after the cache; ``None``: not.
+        known: an index of the same encoder, whose vectors are taken where the text is the same.
     """
-    digest = _digest(samples, encoder)
+    digest = digest_of(samples, encoder)
     folders = [cache_dir.expanduser() / "routing"] if cache_dir else []
     for folder in [*folders, *([shipped_dir] if shipped_dir else [])]:
-        if (fitted := _load(folder / digest, samples)) is not None:
+        if (fitted := _load(folder / digest, samples, digest)) is not None:
             return fitted
-    fitted = _build(samples, encoder, progress)
+    fitted = build_fitted(samples, encoder if known is None else KnownVectors(encoder, known), progress)
     for folder in folders:
         _try_to_save(folder / digest, fitted)
     return fitted
 
 
-def save_index(folder: Path, samples: SampleSet, encoder: Encoder, progress: Progress | None = None) -> None:
-    """Build an index and put it into ``folder`` to be shipped, in place of whatever is there."""
+def save_shipped(folder: Path, fitted: FittedIndex) -> None:
+    """Put an index into ``folder`` to be shipped, in place of whatever is there."""
     shutil.rmtree(folder, ignore_errors=True)
-    _save(folder / _digest(samples, encoder), _build(samples, encoder, progress))
+    _save(folder / fitted.digest, fitted)
 
 
-def _digest(samples: SampleSet, encoder: Encoder) -> str:
+def digest_of(samples: SampleSet, encoder: Encoder) -> str:
     """Of everything that shapes an entry."""
     return samples.digest(FORMAT, features_version(), encoder.identity, encoder.max_tokens)
 
 
-def _build(samples: SampleSet, encoder: Encoder, progress: Progress | None) -> FittedIndex:
+def build_fitted(samples: SampleSet, encoder: Encoder, progress: Progress | None = None) -> FittedIndex:
+    """Embed the samples, and fit what is fitted on them."""
     started_s = time.monotonic()
     index = build_index(samples, encoder, progress)
-    embedded_s = time.monotonic()
-    heads = fit_heads(index, load_task_head(encoder.identity))
-    logger.info(
-        "routing index built samples=%d embedded_s=%.1f fitted_s=%.1f",
-        index.num_samples,
-        embedded_s - started_s,
-        time.monotonic() - embedded_s,
-    )
-    return FittedIndex(index, heads)
+    logger.info("routing index built samples=%d embedded_s=%.1f", index.num_samples, time.monotonic() - started_s)
+    return fit_index(index, digest_of(samples, encoder), encoder)
 
 
 def _try_to_save(entry: Path, fitted: FittedIndex) -> None:
@@ -110,7 +101,7 @@ def _try_to_save(entry: Path, fitted: FittedIndex) -> None:
         logger.warning("routing index not cached, the next start embeds again entry=%s problem=%s", entry, exc)
 
 
-def _load(entry: Path, samples: SampleSet) -> FittedIndex | None:
+def _load(entry: Path, samples: SampleSet, digest: str) -> FittedIndex | None:
     if not entry.exists():
         return None
     try:
@@ -118,7 +109,7 @@ def _load(entry: Path, samples: SampleSet) -> FittedIndex | None:
         files = {name: (entry / name).read_bytes() for name in meta["files"]}
         if meta != _meta(samples, files):
             raise ValueError("its checksum or description does not fit")
-        fitted = _unpack(samples, files)
+        fitted = _unpack(samples, digest, files)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         logger.warning("cached routing index is damaged and built again entry=%s problem=%s", entry, exc)
         return None
@@ -141,20 +132,23 @@ def _save(entry: Path, fitted: FittedIndex) -> None:
 
 
 def _pack(fitted: FittedIndex) -> dict[str, bytes]:
-    files = {"index.faiss": faiss.serialize_index(fitted.index.flat).tobytes()}
-    if fitted.heads is not None:
+    files = {"index.faiss": faiss.serialize_index(fitted.index.faiss_index).tobytes()}
+    for name, arrays in fitted.arrays().items():
         content = BytesIO()
-        np.savez(content, **fitted.heads.arrays())  # type: ignore[arg-type]
-        files["heads.npz"] = content.getvalue()
+        np.savez(content, **arrays)  # type: ignore[arg-type]
+        files[f"{name}.npz"] = content.getvalue()
     return files
 
 
-def _unpack(samples: SampleSet, files: dict[str, bytes]) -> FittedIndex:
+def _unpack(samples: SampleSet, digest: str, files: dict[str, bytes]) -> FittedIndex:
     index = ExpertIndex(samples, faiss.deserialize_index(np.frombuffer(files["index.faiss"], dtype=np.uint8)))
-    if "heads.npz" not in files:
-        return FittedIndex(index, None)
-    with np.load(BytesIO(files["heads.npz"]), allow_pickle=False) as arrays:
-        return FittedIndex(index, heads_from(dict(arrays)))
+    parts = {name.removesuffix(".npz"): _read_npz(files[name]) for name in files if name.endswith(".npz")}
+    return fitted_from(index, digest, parts)
+
+
+def _read_npz(content: bytes) -> dict[str, NDArray[np.generic]]:
+    with np.load(BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _put_in_place(aside: Path, entry: Path) -> None:

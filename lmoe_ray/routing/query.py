@@ -69,6 +69,10 @@ class Query:
         views = (self.within(max_chars), whole.within(max_chars))
         return tuple(dict.fromkeys(view for view in views if view))
 
+    def without_conversation(self) -> Query:
+        """The last message alone speaks."""
+        return Query(self.system, self.message)
+
     def within(self, max_chars: int) -> str:
         """Both texts as one, the system text first.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from lmoe_ray.errors import ModelSourceError
+from lmoe_ray.routing.known_words import known_share
 from lmoe_ray.routing.text_tokens import shorten
 
 #: Texts in one forward pass.
@@ -42,6 +43,16 @@ class ReferenceEncoder:
         self._model.max_seq_length = self.max_tokens
         self._batch_size = batch_size or BATCH_SIZES[torch.device(device).type]
         self.dim: int = self._model.get_embedding_dimension() or 0
+
+    def known_share(self, text: str) -> float:
+        """Share of the words that are in the vocabulary, 0 to 1; 1 where the tokenizer does not tell its words."""
+        tokenizer = getattr(self._model.tokenizer, "backend_tokenizer", None)
+        return 1.0 if tokenizer is None else known_share(tokenizer, shorten(text, self.max_tokens))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones included; one above ``max_tokens`` where it has more."""
+        ids = self._model.tokenizer([shorten(text, self.max_tokens) for text in texts], truncation=False)["input_ids"]
+        return [min(len(one), self.max_tokens + 1) for one in ids]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of all texts, ``[num_texts, dim]``, in order."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lmoe_ray.domain.chat import GenerateRequest
-from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
+from lmoe_ray.domain.decision import RoutingDecision
 from lmoe_ray.domain.package import Expert
 from lmoe_ray.errors import ExpertNotFound
 
@@ -58,6 +58,10 @@ class Router(Protocol):
 
     async def route(self, request: GenerateRequest) -> RoutingDecision: ...
 
+    async def update(self, model: RoutedModel) -> None:
+        """Go by another state of the model's experts from now on; if this fails, by the former."""
+        ...
+
 
 class RouterChain:
     """Every rule of one base model, in the order drawn above.
@@ -74,6 +78,12 @@ class RouterChain:
             logger.warning(
                 "fallback is no expert, the base model takes its place model=%s fallback=%s", model.name, model.fallback
             )
+
+    async def update(self, model: RoutedModel) -> None:
+        """Go by another state of the model's experts, once the configured router can."""
+        if self._configured is not None:
+            await self._configured.update(model)
+        self._model = model
 
     async def route(self, request: GenerateRequest) -> RoutingDecision:
         """Decide, and say how long it took.
@@ -106,23 +116,16 @@ def _without_reading(model: RoutedModel, request: GenerateRequest) -> RoutingDec
     return None
 
 
-def fall_back(
-    model: RoutedModel,
-    reason: str,
-    *,
-    confidence: float = 0.0,
-    candidates: tuple[Candidate, ...] = (),
-    neighbours: tuple[Neighbour, ...] = (),
-    threshold: float = 0.0,
-) -> RoutingDecision:
-    """The decision when nobody was chosen: the model's fallback answers."""
-    return RoutingDecision(
-        model=model.name,
+def fall_back(model: RoutedModel, reason: str) -> RoutingDecision:
+    """The decision when there was nothing to choose by: the model's fallback answers."""
+    return abstain(model, RoutingDecision(model.name, None, "abstained", confidence=0.0), reason)
+
+
+def abstain(model: RoutedModel, decision: RoutingDecision, reason: str) -> RoutingDecision:
+    """The same evidence, but the model's fallback answers; ``reason`` says why nobody was chosen."""
+    return dataclasses.replace(
+        decision,
         expert=model.fallback_expert,
         routed_by="abstained",
-        confidence=confidence,
-        candidates=candidates,
-        neighbours=neighbours,
-        threshold=threshold,
         reason=f"{reason}, so {model.fallback_expert or 'the base model'} answers",
     )

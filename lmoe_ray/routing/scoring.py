@@ -1,53 +1,57 @@
-"""A query in, one probability per expert out.
+"""A query in, what each kind of evidence says of every expert out.
 
 Two rules look at the ``k`` nearest samples *inside each expert*, so that every expert has the same
-say, however many samples it brings; the third, the default, averages one of them with a classifier.
+say, however many samples it brings; the third, the default, weighs one of them against classifiers.
 
 ``airoboros`` is the predecessor's: least mean distance. One fault of it made the other one necessary:
 an expert with a dozen samples of the asked kind among a thousand others loses, because ``k``
 neighbours reach beyond the dozen, and even a query that *is* one of its samples goes next door.
 
-``density`` weighs each neighbour by a power of its distance instead (Shepard 1968, "A two-dimensional
-interpolation function for irregularly-spaced data"), so few near samples outweigh many far ones. It
+``density`` weighs each neighbour by a power of its distance instead, so few near samples outweigh many far ones. It
 depends on ratios of distances only, not on how an embedder spreads them. The power is a compromise
 between a plain mean, which is as accurate but has the fault above, and the nearest sample alone,
 which is often sure and wrong.
 
-``fused`` weighs ``density`` against a linear head on words and form and against what is known of tasks: the
+``fused`` weighs neighbours against a linear head on words and form and against what is known of tasks: the
 embedding alone sees the topic of a request and hardly its task (README, numbers).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmoe_ray.routing.evidence import fuse, log_closeness, log_softmax, never, squared_distances
 from lmoe_ray.routing.expert_index import ExpertIndex, Nearest, Vectors
 from lmoe_ray.routing.heads import Heads, HeadScorer
 from lmoe_ray.routing.task_head import TaskHead
 
 Floats = NDArray[np.float64]
 
-#: Chosen by leaving out one source of labelled prompts after the other.
-EVIDENCE_WEIGHTS = {"neighbours": 1.0, "words": 1.0, "tasks": 2.0}
-
-_POWER = 4.0
-# Keeps the weight of an exact match finite: it counts 16 times as much as a sample at cosine .99.
-_MIN_SQUARED_DISTANCE = 0.02
 _SHARPNESSES = tuple(2.0 * 1.25**i for i in range(16))
 _MAX_FITTED = 2000
 
-_NUM_FAMILIAR = 5
-_UNUSUAL_SHARE = 0.05
-
 
 class Scorer(Protocol):
-    """Probability of every expert of its index for a query."""
+    """Opinions of a query, and how they make one."""
 
-    def probabilities(self, text: str, vector: Vectors) -> Floats:
-        """A text and its embedding ``[dim]`` to ``[num_experts]``, sum 1; 0 for an expert without samples."""
+    k: int
+
+    def opinions(self, text: str, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
+        """Logarithms ``[num_experts]`` by the kind of evidence; ``-inf`` for an expert without samples.
+
+        Args:
+            text: of the query.
+            vector: its embedding, ``[dim]``.
+            nearest: cosines of the ``k`` nearest samples of every expert, ``[1, at most k]`` each.
+        """
+        ...
+
+    def fuse(self, opinions: Mapping[str, Floats]) -> Floats:
+        """Log-probabilities ``[num_experts]``."""
         ...
 
 
@@ -58,13 +62,15 @@ class AiroborosScorer:
     experts as the rule does and is far too even to compare with a threshold.
     """
 
-    def __init__(self, index: ExpertIndex, k: int) -> None:
-        self._index, self._k = index, k
+    def __init__(self, k: int) -> None:
+        self.k = k
 
-    def probabilities(self, text: str, vector: Vectors) -> Floats:
-        nearest = self._index.per_expert(vector[np.newaxis], self._k)
-        means = [-np.sqrt(_squared_distances(c, 0.0)).mean(axis=1) if c.shape[1] else _never(c) for c in nearest]
-        return np.asarray(softmax(np.stack(means, axis=1))[0])
+    def opinions(self, text: str, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
+        means = [-np.sqrt(squared_distances(c)).mean(axis=1) if c.shape[1] else never(c) for c in nearest]
+        return {"neighbours": np.stack(means, axis=1)[0]}
+
+    def fuse(self, opinions: Mapping[str, Floats]) -> Floats:
+        return log_softmax(opinions["neighbours"])
 
 
 class DensityScorer:
@@ -77,52 +83,28 @@ class DensityScorer:
     """
 
     def __init__(self, index: ExpertIndex, k: int) -> None:
-        self._index, self._k = index, k
+        self.k = k
         self.sharpness = _fit_sharpness(index, k)
 
-    def probabilities(self, text: str, vector: Vectors) -> Floats:
-        nearest = self._index.per_expert(vector[np.newaxis], self._k)
-        return np.asarray(softmax(self.sharpness * log_closeness(nearest))[0])
+    def opinions(self, text: str, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
+        return {"neighbours": log_closeness(nearest)[0]}
+
+    def fuse(self, opinions: Mapping[str, Floats]) -> Floats:
+        return log_softmax(self.sharpness * opinions["neighbours"])
 
 
 class FusedScorer:
-    """Geometric mean of what neighbours, words and tasks say, weighted as in ``EVIDENCE_WEIGHTS``, renormalised.
+    """What neighbours, words and tasks say, weighted as in :mod:`lmoe_ray.routing.evidence`."""
 
-    With a single expert to choose there is nothing to classify, and the density rule stands alone.
-    """
+    def __init__(self, heads: Heads, k: int, task_head: TaskHead | None) -> None:
+        self.k = k
+        self._heads = HeadScorer(heads, task_head)
 
-    def __init__(self, index: ExpertIndex, k: int, heads: Heads | None, task_head: TaskHead | None) -> None:
-        self._density = DensityScorer(index, k)
-        self._heads = None if heads is None else HeadScorer(heads, task_head)
+    def opinions(self, text: str, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
+        return {"neighbours": log_closeness(nearest)[0], **self._heads.log_probabilities(text, vector)}
 
-    def probabilities(self, text: str, vector: Vectors) -> Floats:
-        by_density = self._density.probabilities(text, vector)
-        if self._heads is None:
-            return by_density
-        with np.errstate(divide="ignore"):
-            opinions = {"neighbours": np.log(by_density), **self._heads.log_probabilities(text, vector)}
-        total = sum(EVIDENCE_WEIGHTS[name] for name in opinions)
-        mean = sum(EVIDENCE_WEIGHTS[name] / total * opinion for name, opinion in opinions.items())
-        return softmax(np.asarray(mean))
-
-
-class Familiarity:
-    """How usual it is for a sample to lie as far from the others as a query does: 1 usual, 0 unheard of.
-
-    It speaks where probabilities cannot: a lone expert always has probability 1. What lies no
-    farther from its 5 nearest samples than 5 % of the samples lie from theirs counts as usual; beyond that the
-    value falls to 0 with the share of samples that lie farther still.
-    """
-
-    def __init__(self, index: ExpertIndex) -> None:
-        self._index = index
-        self._usual = np.sort(_mean_of_nearest(index.others_of(_some_rows(index), _NUM_FAMILIAR)))
-
-    def of(self, vector: Vectors) -> float:
-        """Familiarity of ``vector [dim]``."""
-        nearness = _mean_of_nearest(self._index.per_expert(vector[np.newaxis], _NUM_FAMILIAR))[0]
-        share_farther = np.searchsorted(self._usual, nearness, side="right") / len(self._usual)
-        return float(min(1.0, share_farther / _UNUSUAL_SHARE))
+    def fuse(self, opinions: Mapping[str, Floats]) -> Floats:
+        return fuse(opinions)
 
 
 def make_scorer(
@@ -132,49 +114,13 @@ def make_scorer(
     heads: Heads | None = None,
     task_head: TaskHead | None = None,
 ) -> Scorer:
-    """The scorer a setting names; ``heads`` are those fitted on the index, and count for ``fused`` alone."""
-    if rule == "fused":
-        return FusedScorer(index, k, heads, task_head)
-    return DensityScorer(index, k) if rule == "density" else AiroborosScorer(index, k)
+    """The scorer a setting names; ``heads`` are those fitted on the index, and count for ``fused`` alone.
 
-
-def log_closeness(nearest: Nearest) -> Floats:
-    """Logarithm of each expert's closeness, ``[num_queries, num_experts]``; ``-inf`` without samples.
-
-    It is minus the logarithm of a power mean of the squared distances, with exponent ``-_POWER``.
+    With a single expert to choose there are none, nothing is to be classified, and the density rule stands alone.
     """
-    return np.stack([_log_closeness(c) if c.shape[1] else _never(c) for c in nearest], axis=1)
-
-
-def softmax(scores: Floats) -> Floats:
-    """Along the last axis; ``-inf`` becomes 0, and each row needs one finite score."""
-    return np.asarray(np.exp(_log_softmax(scores)))
-
-
-def _log_softmax(scores: Floats) -> Floats:
-    shifted = scores - scores.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
-
-
-def _log_closeness(cosines: Vectors) -> Floats:
-    logs = -_POWER * np.log(_squared_distances(cosines, _MIN_SQUARED_DISTANCE))
-    highest = logs.max(axis=1, keepdims=True)
-    return np.asarray((highest[:, 0] + np.log(np.exp(logs - highest).mean(axis=1))) / _POWER)
-
-
-def _squared_distances(cosines: Vectors, at_least: float) -> Floats:
-    """Of unit vectors. Rounding can bring a cosine above 1."""
-    return np.asarray(2.0 - 2.0 * np.minimum(cosines.astype(np.float64), 1.0) + at_least)
-
-
-def _mean_of_nearest(nearest: Nearest) -> Floats:
-    """Mean cosine of the nearest samples, whoever owns them, ``[num_queries]``."""
-    cosines = np.sort(np.concatenate(nearest, axis=1).astype(np.float64), axis=1)
-    return np.asarray(cosines[:, -_NUM_FAMILIAR:].mean(axis=1))
-
-
-def _never(cosines: Vectors) -> Floats:
-    return np.full(len(cosines), -np.inf)
+    if rule == "airoboros":
+        return AiroborosScorer(k)
+    return FusedScorer(heads, k, task_head) if rule == "fused" and heads is not None else DensityScorer(index, k)
 
 
 def _fit_sharpness(index: ExpertIndex, k: int) -> float:
@@ -190,7 +136,7 @@ def _fit_sharpness(index: ExpertIndex, k: int) -> float:
 
 def _losses(scores: Floats, owners: NDArray[np.int64]) -> Floats:
     """Negative log-likelihood of each row's owner."""
-    return -_log_softmax(scores)[np.arange(len(owners)), owners]
+    return -log_softmax(scores)[np.arange(len(owners)), owners]
 
 
 def _some_rows(index: ExpertIndex) -> NDArray[np.int64]:

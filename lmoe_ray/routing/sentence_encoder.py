@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lmoe_ray.native.compiled_library import LibraryUnavailable
 from lmoe_ray.routing.bert_weights import BertWeights, read_bert
 from lmoe_ray.routing.compiled_bert import CompiledBert
+from lmoe_ray.routing.encoder_tuning import EncoderTuning
 from lmoe_ray.routing.flat_bert import FlatBert
 from lmoe_ray.routing.text_tokens import TextTokens
 
@@ -41,6 +42,7 @@ class SentenceEncoder:
         max_tokens: tokens of a text that count, special tokens included; the model's own limit caps it.
         num_threads: of the processor, in each call.
         cache_dir: where compiled libraries are kept.
+        tuning: added to the model's weights.
 
     Raises:
         UnsupportedEncoder: the folder holds no encoder that we compute.
@@ -50,12 +52,22 @@ class SentenceEncoder:
         dim: of the vectors.
     """
 
-    def __init__(self, folder: Path, max_tokens: int, num_threads: int, cache_dir: Path) -> None:
-        weights = read_bert(folder)
+    def __init__(
+        self, folder: Path, max_tokens: int, num_threads: int, cache_dir: Path, tuning: EncoderTuning | None = None
+    ) -> None:
+        weights = read_bert(folder, tuning)
         self.max_tokens = min(max_tokens, weights.max_tokens)
         self.dim = weights.hidden
         self._tokens = TextTokens(folder, self.max_tokens, len(weights.words))
         self._forward = choose_forward(weights, num_threads, cache_dir)
+
+    def known_share(self, text: str) -> float:
+        """Share of the words that are in the vocabulary, 0 to 1."""
+        return self._tokens.known_share(text)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones included; one above ``max_tokens`` where it has more."""
+        return self._tokens.count(texts)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of all texts, ``[num_texts, dim]``, in order."""

@@ -1,7 +1,7 @@
-"""Route by likeness to the experts' routing samples; below a threshold, leave it to the fallback.
+"""Route by likeness to the experts' routing samples; what is doubtful or unheard of is left to the fallback.
 
-query text → unit vector → nearest samples of every expert → probability per expert → decision. The
-decision carries what it rests on: every expert's score and the nearest samples.
+query texts → unit vectors → what the evidence says of every expert → a verdict → a decision. The
+decision carries what it rests on: every expert's score, what each kind of evidence says, and the nearest samples.
 """
 
 from __future__ import annotations
@@ -12,25 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from lmoe_ray.domain.chat import GenerateRequest
-from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
+from lmoe_ray.domain.decision import Neighbour, RoutingDecision
 from lmoe_ray.routing.expert_index import Encoder, Progress, Vectors
-from lmoe_ray.routing.index_cache import FittedIndex, load_or_build
+from lmoe_ray.routing.fitted_index import FittedIndex
+from lmoe_ray.routing.index_cache import load_or_build
 from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
-from lmoe_ray.routing.router import RoutedModel, fall_back
+from lmoe_ray.routing.router import RoutedModel, abstain, fall_back
 from lmoe_ray.routing.sample_set import choose_samples
-from lmoe_ray.routing.scoring import Familiarity, make_scorer
-from lmoe_ray.routing.task_head import TaskHead, load_task_head
+from lmoe_ray.routing.standing import Standing, Verdict
+from lmoe_ray.routing.threshold import Threshold
 from lmoe_ray.settings import RouterSettings
 
 logger = logging.getLogger(__name__)
-
-_NUM_NEIGHBOURS_SHOWN = 5
-_MAX_SHOWN_CHARS = 200
-#: A text of the request and its unit vector.
-View = tuple[str, Vectors]
 
 
 class QueryEmbedder(Encoder, Protocol):
@@ -49,10 +43,13 @@ class SimilarityRouter:
     Args:
         model: the base model and its experts. If none has samples, the fallback answers everything.
         embedder: shared by all routers of a replica.
-        settings: ``k``, ``scoring``, ``max_samples``, ``seed``, ``threshold`` and ``show_samples`` count here.
+        settings: of the router; ``kind`` is not looked at.
         cache_dir: where indexes are kept; ``None`` keeps none.
         progress: called with samples embedded and samples in all.
         shipped_dir: of an index that came with this program, see :mod:`lmoe_ray.routing.index_cache`.
+
+    Raises:
+        StaleCalibration, SettingsError: see :class:`~lmoe_ray.routing.threshold.Threshold`.
     """
 
     def __init__(
@@ -64,92 +61,89 @@ class SimilarityRouter:
         progress: Progress | None = None,
         shipped_dir: Path | None = None,
     ) -> None:
-        self._model = model
-        self._embedder = embedder
-        self._settings = settings
-        samples = choose_samples(model.experts, settings.max_samples, settings.seed)
-        self._standing: _Standing | None = None
-        if samples.rows:
-            fitted = load_or_build(samples, embedder, cache_dir, progress, shipped_dir)
-            self._standing = _Standing(fitted, settings, load_task_head(embedder.identity))
-        else:
+        self._embedder, self._settings = embedder, settings
+        self._cache_dir, self._shipped_dir = cache_dir, shipped_dir
+        self._threshold = Threshold(settings)
+        self._model, self._standing = model, self._stand(model, progress)
+        if self._standing is None:
             logger.warning("no expert has routing samples: every request goes to the fallback model=%s", model.name)
+        else:
+            self._threshold.settle(self._standing.fitted)
+
+    @property
+    def fitted(self) -> FittedIndex | None:
+        """The index in use; ``None`` if no expert has samples."""
+        return None if self._standing is None else self._standing.fitted
+
+    def vector_of(self, text: str) -> Vectors:
+        """The unit vector ``[dim]`` of a text as it stands."""
+        vector: Vectors = self._embedder.embed([text])[0]
+        return vector
 
     async def route(self, request: GenerateRequest) -> RoutingDecision:
         """Costs an embedding, two in a conversation, and a search, below 1 ms for 10,000 samples."""
-        model = self._model.as_seen_by(request)
-        if self._standing is None or not self._standing.knows_any(model.expert_names):
+        standing, model = self._standing, self._model.as_seen_by(request)
+        if standing is None or not standing.knows_any(model.expert_names):
             return fall_back(model, "no expert has routing samples")
-        texts = read_query(request).views(self._embedder.max_tokens * CHARS_PER_TOKEN)
+        query = read_query(request)
+        if not request.routing.is_sticky:
+            query = query.without_conversation()
+        texts = query.views(self._embedder.max_tokens * CHARS_PER_TOKEN)
         if not texts:
             return fall_back(model, "the request has no text to route by")
         vectors = await asyncio.gather(*map(self._embedder.embed_one, texts))
-        return self._decide(self._standing, model, tuple(zip(texts, vectors, strict=True)))
+        looks = [standing.look(text, vector) for text, vector in zip(texts, vectors, strict=True)]
+        verdict = standing.verdict(looks, model.expert_names)
+        neighbours = standing.neighbours(vectors[0], model.expert_names)
+        threshold = self._threshold.value if request.routing.threshold is None else request.routing.threshold
+        return self._decide(model, verdict, neighbours, threshold)
 
-    def _decide(self, standing: _Standing, model: RoutedModel, views: tuple[View, ...]) -> RoutingDecision:
-        candidates, confidence = standing.candidates(views, model.expert_names)
-        neighbours = standing.neighbours(views[0][1], model.expert_names)
-        threshold, best = self._settings.threshold, candidates[0]
-        reason = _reason(candidates, neighbours, confidence)
-        if confidence < threshold:
-            return fall_back(
-                model,
-                f"{reason}; below the threshold of {threshold:.2f}",
-                confidence=confidence,
-                candidates=candidates,
-                neighbours=neighbours,
-                threshold=threshold,
-            )
-        return RoutingDecision(
-            model.name, best.expert, "similarity", confidence, candidates, neighbours, threshold, reason
-        )
+    async def update(self, model: RoutedModel) -> None:
+        """Learn of other experts or samples, while requests are routed as before; then change over at once.
 
-
-class _Standing:
-    """One index, and how experts stand in it for a query."""
-
-    def __init__(self, fitted: FittedIndex, settings: RouterSettings, task_head: TaskHead | None) -> None:
-        self._index = index = fitted.index
-        self._scorer = make_scorer(settings.scoring, index, settings.k, fitted.heads, task_head)
-        self._show_samples = settings.show_samples
-        is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1
-        self._familiarity = Familiarity(index) if is_alone else None
-
-    def knows_any(self, experts: Sequence[str]) -> bool:
-        """Whether one of ``experts`` has samples."""
-        counts = zip(self._index.experts, self._index.num_samples_per_expert, strict=True)
-        return any(count > 0 and name in experts for name, count in counts)
-
-    def candidates(self, views: Sequence[View], experts: Sequence[str]) -> tuple[tuple[Candidate, ...], float]:
-        """Each of ``experts``, best first, and how sure we are of the first.
-
-        With a single expert to choose, its score is 1 and says nothing: the query's familiarity does.
+        Only texts that are new are embedded. If this fails, everything stays as it was.
         """
-        opinions = [self._scorer.probabilities(text, vector) for text, vector in views]
-        with np.errstate(divide="ignore"):
-            scores = np.exp(np.mean(np.log(opinions), axis=0))
-        scores = np.where(np.isin(self._index.experts, experts), scores, 0.0)
-        # Never all zero: one of these experts has samples, and a softmax leaves none of those without a share.
-        scores = scores / max(float(scores.sum()), np.finfo(float).tiny)
-        pairs = zip(self._index.experts, scores.tolist(), strict=True)
-        candidates = [Candidate(name, score) for name, score in pairs if name in experts]
-        candidates.sort(key=lambda c: (-c.score, c.expert))
-        confidence = candidates[0].score if self._familiarity is None else self._familiarity.of(views[0][1])
-        return tuple(candidates), confidence
+        standing = await asyncio.to_thread(self._stand, model)
+        if standing is not None:
+            self._threshold.follow(standing.fitted)
+        self._model, self._standing = model, standing
 
-    def neighbours(self, vector: Vectors, experts: Sequence[str]) -> tuple[Neighbour, ...]:
-        """The nearest samples of ``experts``."""
-        cosines, rows = self._index.search(vector, _NUM_NEIGHBOURS_SHOWN, experts)
-        return tuple(self._neighbour(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True))
+    def _stand(self, model: RoutedModel, progress: Progress | None = None) -> Standing | None:
+        samples = choose_samples(model.experts, self._settings.max_samples, self._settings.seed)
+        if not samples.rows:
+            return None
+        standing: Standing | None = getattr(self, "_standing", None)
+        known = standing.fitted.index if standing else None
+        fitted = load_or_build(samples, self._embedder, self._cache_dir, progress, self._shipped_dir, known)
+        return Standing(fitted, self._settings, self._embedder)
 
-    def _neighbour(self, row: int, cosine: float) -> Neighbour:
-        text = self._index.texts[row][:_MAX_SHOWN_CHARS] if self._show_samples else ""
-        return Neighbour(self._index.experts[self._index.labels[row]], cosine, text)
+    def _decide(
+        self, model: RoutedModel, verdict: Verdict, neighbours: tuple[Neighbour, ...], threshold: float
+    ) -> RoutingDecision:
+        decision = RoutingDecision(
+            model=model.name,
+            expert=verdict.candidates[0].expert,
+            routed_by="similarity",
+            confidence=verdict.confidence,
+            candidates=verdict.candidates,
+            neighbours=neighbours,
+            threshold=threshold,
+            familiarity=verdict.familiarity,
+            evidence=verdict.evidence,
+            reason=_reason(verdict, neighbours),
+        )
+        if verdict.familiarity < self._settings.min_familiarity:
+            doubt = "this is unlike all samples" if verdict.is_readable else "most of the words are unknown"
+        elif verdict.confidence < threshold:
+            doubt = f"below the threshold of {threshold:.2f}"
+        else:
+            return decision
+        return abstain(model, decision, f"{decision.reason}; {doubt}")
 
 
-def _reason(candidates: tuple[Candidate, ...], neighbours: tuple[Neighbour, ...], confidence: float) -> str:
+def _reason(verdict: Verdict, neighbours: Sequence[Neighbour]) -> str:
     nearest = f"nearest sample is of {neighbours[0].expert} at cosine {neighbours[0].similarity:.2f}"
-    if len(candidates) == 1:
-        return f"{candidates[0].expert} is the only expert, familiarity {confidence:.2f}; {nearest}"
-    first, second = candidates[0], candidates[1]
-    return f"{first.expert} has {first.score:.2f} against {second.score:.2f} for {second.expert}; {nearest}"
+    first, *others = verdict.candidates
+    if not others:
+        return f"{first.expert} is the only expert, familiarity {verdict.familiarity:.2f}; {nearest}"
+    return f"{first.expert} has {first.score:.2f} against {others[0].score:.2f} for {others[0].expert}; {nearest}"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lmoe_ray.errors import ModelSourceError
 from lmoe_ray.routing.bert_weights import UnsupportedEncoder, read_bert
 from lmoe_ray.routing.embedder import CACHE_DIR, embed_in_steps, model_digest
+from lmoe_ray.routing.encoder_tuning import tuning_for
 from lmoe_ray.routing.expert_index import Progress
 from lmoe_ray.routing.sentence_encoder import choose_forward
 from lmoe_ray.routing.static_distillation import Table, distil
@@ -81,6 +82,14 @@ class StaticEmbedder:
         """Unit vectors of all texts, ``[num_texts, dim]``, in order."""
         return embed_in_steps(self, texts, progress)
 
+    def known_share(self, text: str) -> float:
+        """Share of the words that are in the vocabulary, 0 to 1."""
+        return self._tokens.known_share(text)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; one above ``max_tokens`` where it has more."""
+        return self._tokens.count(texts, special=False)
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """As :meth:`embed`."""
         vectors = [vector_of(self._table, ids) for ids in self._tokens(texts, special=False)]
@@ -91,7 +100,7 @@ class StaticEmbedder:
 
 
 def _learn(folder: Path, texts: Sequence[str], max_tokens: int, kernel_dir: Path) -> Table:
-    weights = read_bert(folder)
+    weights = read_bert(folder, tuning_for(model_digest(folder)))
     tokens = TextTokens(folder, min(max_tokens, weights.max_tokens), len(weights.words))
     forward = choose_forward(weights, torch.get_num_threads(), kernel_dir)
     # Samples lie expert after expert, so that a stride takes of each its part.
@@ -101,7 +110,10 @@ def _learn(folder: Path, texts: Sequence[str], max_tokens: int, kernel_dir: Path
 
 def _digest(folder: Path, texts: Sequence[str], max_tokens: int) -> str:
     """Of everything that the table is made from."""
-    digest = hashlib.blake2b(f"{TABLE_FORMAT} {max_tokens} {model_digest(folder)}".encode(), digest_size=8)
+    model = model_digest(folder)
+    tuning = tuning_for(model)
+    made_of = (TABLE_FORMAT, max_tokens, model, tuning.digest if tuning else "")
+    digest = hashlib.blake2b(" ".join(map(str, made_of)).encode(), digest_size=8)
     for text in texts:
         digest.update(hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,11 +37,20 @@ _PRIOR = 0.01
 
 @dataclass(frozen=True, slots=True)
 class TaskHead:
-    """``tasks`` name the classes of ``head``; ``embedder`` is the identity of the model its inputs are embedded by."""
+    """``tasks`` name the classes of ``head``; ``embedder`` is the identity of the model its inputs are embedded by.
+
+    ``seen`` are digests of the prompts that it or the encoder's tuning was fitted on: those are known better than any
+    other will be.
+    """
 
     tasks: tuple[str, ...]
     embedder: str
     head: LinearHead
+    seen: frozenset[int]
+
+    def has_seen(self, text: str) -> bool:
+        """Whether something that is shipped was fitted on this prompt."""
+        return _digest(text) in self.seen
 
     def probabilities(self, inputs: Inputs) -> Floats:
         """``[num_texts, num_tasks]``, each row's sum 1."""
@@ -67,20 +76,27 @@ def load_task_head(embedder: str) -> TaskHead | None:
             logger.info("task head does not fit this embedder, so routing goes by samples alone embedder=%s", embedder)
             return None
         head = LinearHead(arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32))
-    return TaskHead(tuple(meta["tasks"]), embedder, head)
+        seen = frozenset(arrays["seen"].tolist())
+    return TaskHead(tuple(meta["tasks"]), embedder, head, seen)
 
 
-def fit_task_head(inputs: Inputs, tasks: Sequence[str], embedder: str) -> TaskHead:
-    """From prompts' inputs ``[num_prompts, num_inputs]`` and the task of each."""
+def fit_task_head(inputs: Inputs, seen: Iterable[str], tasks: Sequence[str], embedder: str) -> TaskHead:
+    """From prompts' inputs ``[num_prompts, num_inputs]`` and the task of each; ``seen`` are those prompts and any other
+    that the embedder was tuned on."""
     names = tuple(sorted(set(tasks)))
     labels = np.array([names.index(task) for task in tasks])
-    return TaskHead(names, embedder, fit_linear_head(inputs, labels, len(names)))
+    head = fit_linear_head(inputs, labels, len(names))
+    return TaskHead(names, embedder, head, frozenset(map(_digest, seen)))
 
 
 def save_task_head(head: TaskHead, file: Path = FILE) -> None:
     """In 16 bits: what is lost is below the third digit of a probability."""
     meta = json.dumps({"embedder": head.embedder, "tasks": head.tasks})
-    arrays = {"weight": head.head.weight.astype(np.float16), "bias": head.head.bias.astype(np.float16)}
+    arrays = {
+        "weight": head.head.weight.astype(np.float16),
+        "bias": head.head.bias.astype(np.float16),
+        "seen": np.array(sorted(head.seen), dtype=np.uint64),
+    }
     np.savez_compressed(file, meta=np.array(meta), **arrays)  # type: ignore[arg-type]
 
 
@@ -104,3 +120,7 @@ def profile_of(tasks: Floats, labels: NDArray[np.int64], num_experts: int) -> Ta
     means = sums / np.maximum(counts, 1)[:, np.newaxis]
     claims = means + (counts > 0)[:, np.newaxis] * (_PRIOR / tasks.shape[1])
     return TaskProfile(claims / claims.sum(axis=0))
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())

@@ -72,8 +72,8 @@ def _pieces(text: str) -> NDArray[np.uint64]:
 
 def _hashed(hashes: NDArray[np.uint64]) -> Features:
     """Counts of n-grams, dampened and summed into signed places, at unit length; zeros if there are none."""
-    counts = np.bincount((hashes >> _FOLD) % np.uint64(_NUM_BUCKETS))
-    buckets = np.flatnonzero(counts)
-    weights = _SIGN_OF[buckets] * (1.0 + np.log(counts[buckets]))
+    # 16 bits are sorted by their digits, which is several times faster than a table of all buckets.
+    buckets, counts = np.unique(((hashes >> _FOLD) % np.uint64(_NUM_BUCKETS)).astype(np.uint16), return_counts=True)
+    weights = _SIGN_OF[buckets] * (1.0 + np.log(counts))
     places = np.bincount(_PLACE_OF[buckets], weights, NUM_PLACES)
     return np.asarray(places / max(float(np.linalg.norm(places)), 1e-9), dtype=np.float32)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from lmoe_ray.routing.bert_weights import UnsupportedEncoder
+from lmoe_ray.routing.known_words import known_share
 
 # Tokenizers read a text to its end before they cut it, so that megabytes would cost seconds. English
 # has about 4 characters a token; whitespace in code, the thinnest kind, stays well below 32.
@@ -47,6 +48,16 @@ class TextTokens:
     @property
     def vocabulary(self) -> dict[str, int]:
         return self._tokenizer.get_vocab()
+
+    def known_share(self, text: str) -> float:
+        """See :func:`lmoe_ray.routing.known_words.known_share`."""
+        return known_share(self._tokenizer, shorten(text, self._max_tokens))
+
+    def count(self, texts: Sequence[str], *, special: bool = True) -> list[int]:
+        """Tokens of each text; one above the limit where it has more."""
+        short = [shorten(text, self._max_tokens) for text in texts]
+        found = self._tokenizer.encode_batch_fast(short, add_special_tokens=special)
+        return [len(one.ids) + bool(one.overflowing) for one in found]
 
     def __call__(self, texts: Sequence[str], *, special: bool = True) -> list[NDArray[np.int32]]:
         """Ids of each text's tokens, with the model's own marks around them if ``special``."""

@@ -21,6 +21,7 @@ from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.package import Expert, LMoEPackage
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
+from lmoe_ray.domain.tokenized import TokenizedPrompt
 from lmoe_ray.engine.async_engine import AsyncEngine
 from lmoe_ray.engine.engine import EngineStats
 from lmoe_ray.pretrained.model_source import resolve, round_through_nf4
@@ -76,6 +77,12 @@ class ExpertReplica:
                 yield delta
                 if delta.finish_reason is None:
                     await asyncio.sleep(SEND_INTERVAL_S / request.sampling.n)
+
+    async def tokenize(self, request: GenerateRequest) -> TokenizedPrompt:
+        return await self._engine.tokenize(request)
+
+    async def detokenize(self, token_ids: tuple[int, ...]) -> str:
+        return await self._engine.detokenize(token_ids)
 
     async def ping(self) -> None:
         """Answers once every adapter has proved itself, because ``__init__`` waits for that."""

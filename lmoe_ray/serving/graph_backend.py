@@ -18,8 +18,10 @@ from ray.serve.handle import DeploymentHandle
 
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.embedding import Embeddings, EmbedRequest
 from lmoe_ray.domain.served import ServedModel
 from lmoe_ray.domain.stream import TokenDelta
+from lmoe_ray.domain.tokenized import TokenizedPrompt
 from lmoe_ray.errors import LMoEError, NotReady, Overloaded, ReplicaLost, SettingsError
 from lmoe_ray.settings import ModelSettings
 
@@ -120,6 +122,23 @@ class GraphBackend:
     def generate(self, request: GenerateRequest, decision: RoutingDecision) -> AsyncGenerator[TokenDelta, None]:
         pool = self._pool_maps[decision.model].pool_of(decision.expert)
         return stream_from(self._pools[pool], f"pool {pool}", request, decision.expert)
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        with our_errors("the router"):
+            embeddings: Embeddings = await self._router.embed.remote(request)
+        return embeddings
+
+    async def tokenize(self, request: GenerateRequest) -> TokenizedPrompt:
+        pool = self._pool_maps[request.model].base
+        with our_errors(f"pool {pool}"):
+            tokenized: TokenizedPrompt = await self._pools[pool].tokenize.remote(request)
+        return tokenized
+
+    async def detokenize(self, model: str, token_ids: tuple[int, ...]) -> str:
+        pool = self._pool_maps[model].base
+        with our_errors(f"pool {pool}"):
+            text: str = await self._pools[pool].detokenize.remote(token_ids)
+        return text
 
     async def check_ready(self) -> None:
         """Every part must have answered once; a pool that may scale to zero is not woken for it."""

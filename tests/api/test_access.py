@@ -12,8 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
+from lmoe_ray.api.access import CallerBackend
 from lmoe_ray.api.api_keys import KeyRing
 from lmoe_ray.api.key_file import create_key
+from lmoe_ray.api.quotas import Quotas
+from lmoe_ray.domain.caller import Caller
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import RoutingDecision
 from tests.fakes import MODEL, FakeBackend
@@ -22,6 +25,7 @@ CLOSED = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/demo"),
     ("GET", "/v1/experts"),
+    ("GET", "/openapi.json"),
     ("GET", "/models"),
     ("POST", "/v1/route"),
     ("POST", "/v1/chat/completions"),
@@ -214,6 +218,30 @@ async def test_without_a_list_the_router_may_score_all(keyed: Keyed, serve: Any,
     await serve(backend).post("/v1/chat/completions", json=chat_body)
 
     assert [request.allowed_experts for request in backend.requests] == [None, None]
+
+
+@pytest.mark.parametrize(("wanted", "left"), [(["math"], ("math",)), (None, ("math",))])
+async def test_a_request_narrows_what_a_key_allows_and_never_widens_it(
+    keyed: Keyed, chat_body: Any, error_of: Any, wanted: list[str] | None, left: tuple[str, ...]
+) -> None:
+    backend = FakeBackend("Hi")
+    client, key = keyed(backend, experts=("math",))
+    for path in ("/v1/route", "/v1/chat/completions"):
+        body = {**chat_body, "route": {"allowed_experts": wanted}}
+        assert (await client.post(path, json=body, headers=bearer(key))).status_code == 200
+        body = {**chat_body, "route": {"allowed_experts": ["math", "code"]}}
+        refused = await client.post(path, json=body, headers=bearer(key))
+        assert error_of(refused)["message"] == "expert 'code' does not exist; this model has: math"
+
+    assert [request.allowed_experts for request in backend.requests] == [left, left]
+
+
+async def test_a_backend_confines_a_request_to_what_both_leave() -> None:
+    backend = FakeBackend("Hi")
+    caller = CallerBackend(backend, Caller("alice", ("math",)), Quotas("async+memory://"), log_prompts=False)
+    for asked, left in [(("code",), ()), (("code", "math"), ("math",)), (None, ("math",))]:
+        await caller.route(GenerateRequest("r1", "demo", prompt="x", allowed_experts=asked))
+        assert backend.requests[-1].allowed_experts == left
 
 
 async def test_an_expert_can_be_allowed_of_one_base_only(keyed: Keyed) -> None:

@@ -14,8 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmoe_ray.api.bodies import ROLES, ChatBody, TextBody
+from lmoe_ray.api.bodies import ChatBody, TextBody
+from lmoe_ray.api.embeddings import EmbeddingBody
 from lmoe_ray.api.http_app import build_app
+from lmoe_ray.api.message_bodies import ROLES
+from lmoe_ray.api.response_bodies import ResponseBody
+from lmoe_ray.api.token_routes import DetokenizeBody, TokenizeBody
 from lmoe_ray.errors import RequestError
 from lmoe_ray.settings import ApiSettings
 from tests.fakes import FakeBackend
@@ -77,6 +81,41 @@ def test_any_object_is_answered_or_refused(post: Any, path: str, good: dict[str,
 @settings(max_examples=60, deadline=None, database=None)
 @given(path=PATHS, content=st.binary(max_size=40) | JSON.map(lambda data: json.dumps(data).encode()))
 def test_any_bytes_are_answered_or_refused(post: Any, path: str, content: bytes) -> None:
+    check(post(path, content))
+
+
+ITEM = MESSAGE | st.fixed_dictionaries(
+    {"type": st.sampled_from(["message", "function_call", "function_call_output", "reasoning"]) | JSON},
+    optional={"role": st.just("user"), "content": TEXT | JSON, "call_id": TEXT, "name": TEXT, "output": TEXT | JSON},
+)
+FORMAT = st.fixed_dictionaries({"type": st.sampled_from(["text", "json_schema"]) | JSON}, optional={"schema": JSON})
+OTHERS = {
+    "/v1/responses": (
+        {"input": TEXT | st.lists(ITEM, max_size=2), "stream": st.booleans()},
+        {"tools": st.lists(JSON, max_size=2), "text": st.fixed_dictionaries({"format": FORMAT}) | JSON},
+        ResponseBody.model_fields.keys() | ChatBody.model_fields.keys(),
+    ),
+    "/v1/embeddings": ({"input": TEXT | st.lists(TEXT, max_size=2) | JSON}, {}, EmbeddingBody.model_fields.keys()),
+    "/v1/engines/demo/embeddings": ({"input": TEXT}, {}, EmbeddingBody.model_fields.keys()),
+    "/tokenize": ({"prompt": TEXT}, {"messages": st.lists(MESSAGE, max_size=2)}, TokenizeBody.model_fields.keys()),
+    "/detokenize": ({"tokens": st.lists(st.integers() | JSON, max_size=2)}, {}, DetokenizeBody.model_fields.keys()),
+}
+
+
+@pytest.mark.parametrize("path", OTHERS)
+@settings(max_examples=60, deadline=None, database=None)
+@given(data=st.data())
+def test_any_object_is_answered_or_refused_by_the_other_endpoints(post: Any, path: str, data: st.DataObject) -> None:
+    needed, optional, fields = OTHERS[path]
+    body = data.draw(st.fixed_dictionaries({"model": st.just("demo"), **needed}, optional=optional))
+    odd = data.draw(st.dictionaries(st.sampled_from(sorted({*fields, "unknown"})), JSON, max_size=2))
+    check(post(path, json.dumps({**body, **odd}).encode()))
+
+
+@pytest.mark.parametrize("path", OTHERS)
+@settings(max_examples=30, deadline=None, database=None)
+@given(content=st.binary(max_size=40) | JSON.map(lambda data: json.dumps(data).encode()))
+def test_any_bytes_are_answered_or_refused_by_the_other_endpoints(post: Any, path: str, content: bytes) -> None:
     check(post(path, content))
 
 

@@ -1,7 +1,4 @@
-"""What seven OpenAI clients of 2023 and a dozen of today need on the wire, one rule a test.
-
-The bodies were recorded from the clients themselves.
-"""
+"""What seven OpenAI clients of 2023 and a dozen of today need on the wire: each request replayed, then each rule."""
 
 from __future__ import annotations
 
@@ -11,144 +8,28 @@ from typing import Any
 import pytest
 
 from lmoe_ray.errors import InternalError, PromptTooLong
+from tests.api.client_replays import (
+    AIDER,
+    CHATBOT_UI,
+    CHATBOT_UI_COMMAND,
+    CHATBOT_UI_VISION,
+    CHATWITHME_THIRD_TURN,
+    LLAMA_INDEX,
+    LLM_CLI,
+    MINIMAL,
+    OPENAI_CLI,
+    OPENAI_CLI_CLIENT,
+    REPLAYS,
+    Replay,
+)
 from tests.fakes import CLIENT_ALIASES, MODEL, FakeBackend
 
-CHATBOT_UI = {
-    "model": "gpt-3.5-turbo",
-    "messages": [
-        {"role": "system", "content": "You are ChatGPT, a large language model trained by OpenAI."},
-        {"role": "user", "content": "hello there"},
-    ],
-    "max_tokens": 1000,
-    "temperature": 1,
-    "stream": True,
-}
-CHATBOT_UI_V2 = {
-    "model": "gpt-3.5-turbo",
-    "messages": [{"role": "user", "content": "hello there"}],
-    "temperature": 0.5,
-    "max_tokens": None,
-    "stream": True,
-}
-CHATBOT_UI_VISION = {
-    "model": "gpt-4",
-    "messages": [
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "what is this?"},
-                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
-            ],
-        }
-    ],
-    "temperature": 0.5,
-    "max_tokens": 4096,
-    "stream": True,
-}
-CHATBOT_UI_COMMAND = {
-    "model": "gpt-4-1106-preview",
-    "messages": [{"role": "user", "content": "hello there"}],
-    "temperature": 0,
-    "max_tokens": 4096,
-}
-MINIMAL = {
-    "model": "gpt-3.5-turbo",
-    "frequency_penalty": 0,
-    "max_tokens": 4000,
-    "messages": [
-        {"role": "system", "content": "You are an AI assistant that helps people find information."},
-        {"role": "user", "content": "hello there"},
-    ],
-    "presence_penalty": 0,
-    "stream": True,
-    "temperature": 0.7,
-    "top_p": 0.95,
-}
-CHATWITHME_THIRD_TURN = {
-    "model": "gpt-3.5-turbo",
-    "messages": [
-        {"content": "hello", "role": "user"},
-        {
-            "role": "assistant",
-            "content": "hi",
-            "refusal": None,
-            "tool_calls": None,
-            "function_call": None,
-            "annotations": [],
-        },
-        {"content": "how are you?", "role": "user"},
-    ],
-}
-DESKTOP_TERMINAL = {
-    "model": "gpt-3.5-turbo",
-    "messages": [{"role": "user", "content": "list files"}, {"role": "system", "content": "$ ls"}],
-    "stream": True,
-}
-PATRIK_TITLE = {
-    "model": "gpt-3.5-turbo",
-    "messages": [
-        {"role": "user", "content": "hello"},
-        {"role": "user", "content": "Excluding this summarization request, summarize my previous request."},
-    ],
-}
-PATRIK_TRIMMED = {
-    "model": "gpt-3.5-turbo",
-    "messages": [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "assistant", "content": "hi"},
-        {"role": "user", "content": "hello"},
-    ],
-    "stream": True,
-}
-OPENAI_CLI_CLIENT = {"prompt": "hello", "max_tokens": 1024, "n": 1, "stop": None, "temperature": 0.5}
-OPENAI_CLI = {"prompt": "Are cats fast?\n", "model": "text-davinci-003", "max_tokens": 1000, "temperature": 0.1}
-OPENAI_CLI_HEAD = {
-    "model": "gpt-4o-mini",
-    "messages": [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": "Are cats fast?\n"},
-    ],
-    "max_tokens": 500,
-    "temperature": 0.23,
-}
-LLAMA_INDEX = {"model": "demo", "prompt": "hello", "stream": True, "temperature": 0.1}
-LLM_CLI = {
-    "model": "demo",
-    "messages": [{"role": "user", "content": "hi"}],
-    "stream": True,
-    "stream_options": {"include_usage": True},
-}
-AIDER = {
-    "messages": [{"role": role, "content": "x"} for role in ["system", *["user", "assistant"] * 4, "user"]],
-    "model": "demo",
-    "stream": True,
-    "temperature": 0,
-}
-CONTINUE = {**LLM_CLI, "tools": [{"type": "function", "function": {"name": f"f{i}"}} for i in range(9)]}
 
-CHAT_BODIES = [
-    CHATBOT_UI,
-    CHATBOT_UI_V2,
-    MINIMAL,
-    CHATWITHME_THIRD_TURN,
-    DESKTOP_TERMINAL,
-    PATRIK_TITLE,
-    PATRIK_TRIMMED,
-    OPENAI_CLI_HEAD,
-    LLM_CLI,
-    AIDER,
-    CONTINUE,
-]
-
-
-@pytest.mark.parametrize("body", CHAT_BODIES)
-async def test_every_recorded_chat_body_is_answered(serve: Any, events_of: Any, body: dict[str, Any]) -> None:
-    response = await serve(FakeBackend("Hel", "lo")).post("/v1/chat/completions", json=body)
-    if body.get("stream"):
-        text = "".join(c["choices"][0]["delta"].get("content", "") for c in events_of(response) if c["choices"])
-    else:
-        text = response.json()["choices"][0]["message"]["content"]
-    assert text == "Hello"
+@pytest.mark.parametrize("replay", REPLAYS, ids=str)
+async def test_each_client_finds_in_the_answer_what_it_reads(serve: Any, replay: Replay) -> None:
+    client = serve(FakeBackend(*replay.script), **replay.settings)
+    response = await client.request(replay.method, replay.path, json=replay.body, headers=dict(replay.headers))
+    assert replay.read(response) == replay.gives
 
 
 @pytest.mark.parametrize("name", CLIENT_ALIASES)
@@ -189,9 +70,11 @@ async def test_row_02_any_or_no_credentials_are_accepted(serve: Any, chat_body: 
         ("POST", "/v1/chat/completions", b'{"model":"demo","messages":[]}', 400),
         ("POST", "/v1/chat/completions", b'{"model":"x","messages":[{"role":"user","content":"a"}]}', 404),
         ("POST", "/v1/chat/completions", b" " * 2000, 413),
-        ("POST", "/v1/embeddings", b"{}", 404),
-        ("POST", "/v1/responses", b"{}", 404),
-        ("GET", "/", b"", 404),
+        ("POST", "/v1/embeddings", b"{}", 400),
+        ("POST", "/v1/responses", b"{}", 400),
+        ("POST", "/v1/audio/transcriptions", b"", 404),
+        ("POST", "/v1/fim/completions", b"{}", 404),
+        ("POST", "/", b"", 405),
         ("GET", "/v1/assistants", b"", 404),
         ("GET", "/v1/models/nothing", b"", 404),
         ("GET", "/v1/chat/completions", b"", 405),

@@ -258,3 +258,28 @@ async def test_wherever_a_client_leaves_the_work_stops_at_once(place: str, path:
     assert backend.num_running == 0
     assert call.task.cancelled() == (how == "is cancelled")
     assert bool(call.sent) == has_begun
+
+
+# ── why, if asked ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_whole_decision_is_told_if_asked_for_and_once(
+    serve: Any, events_of: Any, path: str, stream: bool
+) -> None:
+    client = serve(FakeBackend("a", 0.01, "b"))
+    decision = (await client.post("/v1/route", json=BODY)).json()
+    response = await client.post(path, json={**BODY, "explain": True, "stream": stream})
+    first, *others = events_of(response) if stream else [response.json()]
+
+    assert first["routing"] == decision
+    assert first["routing"]["candidates"]
+    assert not any("routing" in chunk for chunk in others)
+
+
+async def test_a_named_expert_is_explained_too(serve: Any, chat_body: Any) -> None:
+    body = {**chat_body, "expert": "math", "explain": True}
+    routing = (await serve(FakeBackend("a")).post(PATHS[0], json=body)).json()["routing"]
+
+    assert (routing["routed_by"], routing["reason"]) == ("explicit", "the client named it")

@@ -51,8 +51,14 @@ async def test_route_explains_the_decision_and_generates_nothing(serve: Any, bod
         "routed_by": "similarity",
         "confidence": 0.75,
         "threshold": 0.5,
+        "margin": 0.5,
+        "familiarity": 1.0,
+        "evidence": {},
         "reason": "its samples are nearest",
-        "candidates": [{"expert": "code", "score": 0.75}, {"expert": "math", "score": 0.25}],
+        "candidates": [
+            {"expert": "code", "score": 0.75, "opinions": {}},
+            {"expert": "math", "score": 0.25, "opinions": {}},
+        ],
         "neighbours": [{"expert": "code", "similarity": 0.5, "text": "write a loop"}],
         "duration": 0.125,
     }
@@ -88,3 +94,36 @@ async def test_every_path_exists_with_and_without_the_version(serve: Any, path: 
     client = serve(FakeBackend("Hi"))
     assert (await client.get(path)).status_code == 200
     assert (await client.get(f"/v1{path}")).content == (await client.get(path)).content
+
+
+@pytest.mark.parametrize("path", ["/v1/route", "/v1/chat/completions", "/v1/completions"])
+async def test_a_request_may_narrow_the_choice(serve: Any, chat_body: Any, path: str) -> None:
+    backend = FakeBackend("Hi")
+    body = {**chat_body, "prompt": "x", "route": {"allowed_experts": ["math"], "threshold": 0.5}}
+    answer = (await serve(backend).post(path, json=body)).json()
+
+    assert answer["expert"] is None
+    assert backend.requests[0].allowed_experts == ("math",)
+    assert backend.requests[0].routing.threshold == 0.5
+
+
+@pytest.mark.parametrize("path", ["/v1/route", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"route": {"allowed_experts": ["code", "law"]}}, 422, "expert_not_found"),
+        ({"route": {"allowed_experts": ["code"]}, "expert": "math"}, 400, "invalid_value"),
+        ({"route": {"allowed_experts": ["code"]}, "model": "demo:math"}, 400, "invalid_value"),
+        ({"route": {"allowed_experts": ["code"]}, "expert": "code"}, 200, ""),
+    ],
+)
+async def test_a_choice_among_others_than_there_are_is_refused(
+    serve: Any, chat_body: Any, error_of: Any, path: str, fields: dict[str, Any], status: int, code: str
+) -> None:
+    backend = FakeBackend("Hi")
+    response = await serve(backend).post(path, json={**chat_body, **fields})
+
+    assert response.status_code == status
+    assert bool(backend.requests) is (status == 200)
+    if code:
+        assert error_of(response)["code"] == code

@@ -176,6 +176,78 @@ async def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert (status, body["error"]["code"]) == (408, "request_timeout")
 
 
+MANY = "a" * 1_000_000
+HOSTILE = {
+    "nested arrays": '{"model": "demo", "messages": ' + "[" * 1_000_000,
+    "nested options": '{"model": "demo", "route": ' + '{"route": ' * 100 + "1" + "}" * 101,
+    "half a character": '{"model": "demo", "messages": [{"role": "user", "content": "\\ud83e"}]}',
+    "half a character among experts": '{"model": "demo", "experts": ["code", "\\ud83e"]}',
+    "a NUL among experts": json.dumps(body_of("x", experts=["code", "math\0"])),
+    "a long name among experts": json.dumps(body_of("x", experts=["code", MANY])),
+    "a long name of an allowed expert": json.dumps(body_of("x", route={"allowed_experts": [MANY]})),
+    "very many allowed experts": json.dumps(body_of("x", route={"allowed_experts": ["a"] * 500_000})),
+    "very many experts": json.dumps(body_of("x", experts=["a"] * 500_000)),
+    "a long name of an option": json.dumps(body_of("x", route={MANY: 1})),
+    "a long name of a function": json.dumps(body_of("x", tools=[{"function": {"name": MANY}}])),
+    "a long role": json.dumps({**body_of("x"), "messages": [{"role": MANY, "content": "x"}]}),
+    "a long stop": json.dumps(body_of("x", stop=MANY)),
+    "a number with very many digits": '{"model": "demo", "seed": ' + "9" * 100_000 + "}",
+    "an exponent without end": '{"model": "demo", "temperature": 1e999999}',
+    "bytes that are no text": b"\xff\xfe".decode("latin-1"),
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+async def test_a_real_server_refuses_quickly_and_goes_on(kind: str) -> None:
+    content, good = HOSTILE[kind].encode("latin-1"), json.dumps(body_of("x")).encode()
+    async with listening(FakeBackend("Hi")) as port:
+        begin_s = time.monotonic()
+        status, body = await answer_to(port, f"Content-Length: {len(content)}\r\n", content)
+        assert time.monotonic() - begin_s < 2
+        again, _ = await answer_to(port, f"Content-Length: {len(good)}\r\n", good)
+
+    assert status in (400, 422)
+    assert len(body["error"]["message"]) <= 400
+    assert body["error"]["message"].isprintable()
+    assert "Traceback" not in body["error"]["message"]
+    assert again == 200
+
+
+@asynccontextmanager
+async def asking(port: int, **fields: Any) -> AsyncIterator[asyncio.StreamReader]:
+    """A connection that has asked for a stream; the client leaves at the end."""
+    content = json.dumps(body_of("x", stream=True, **fields)).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("fields", [{}, {"n": 3}, {"experts": ["code", "math", "base"]}])
+async def test_a_client_that_leaves_a_stream_stops_every_answer(fields: dict[str, Any]) -> None:
+    backend = FakeBackend("a", 60.0, "b")
+    async with listening(backend) as port:
+        async with asyncio.timeout(5), asking(port, **fields) as reader:
+            await reader.readuntil(b'"content":"a"')
+            assert backend.num_running == len(fields.get("experts", "1"))
+        await until(lambda: backend.num_running == 0)
+
+
+async def test_a_client_that_stalls_for_a_while_still_gets_every_word() -> None:
+    words = [f"{number:06d}" + "x" * 50_000 for number in range(32)]
+    async with listening(FakeBackend(*words)) as port, asyncio.timeout(5), asking(port) as reader:
+        await reader.readuntil(b"data: ")
+        await asyncio.sleep(0.2)
+        text = b""
+        while b"[DONE]" not in text[-64:]:
+            text += await reader.read(1 << 16)
+
+    assert [text.count(word[:7].encode()) for word in words] == [1] * len(words)
+
+
 async def test_a_client_that_does_not_read_is_given_up_and_its_work_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "SEND_TIMEOUT_S", 0.1)
     backend = FakeBackend(*["x" * 1_000_000] * 32, 60.0, "end")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lmoe_ray.api.openai import Completion, parse_chat, parse_route, parse_text
-from lmoe_ray.domain.chat import GenerateRequest, Message
+from lmoe_ray.domain.chat import GenerateRequest, Message, RouteOptions
 from lmoe_ray.domain.sampling import MAX_STOP_CHARS, MAX_STOPS, RANGES, SamplingParams
 from lmoe_ray.domain.tools import ToolCall
 from lmoe_ray.errors import InvalidField, UnsupportedValue
@@ -76,7 +76,7 @@ def test_the_ends_of_a_range_are_inside_and_one_step_beyond_is_refused(name: str
         with pytest.raises(InvalidField, match=name) as caught:
             chat(**{name: beyond})
         assert caught.value.param == name
-        assert f"(got {beyond}" in str(caught.value)
+        assert f"(got {int(beyond) if beyond == int(beyond) else beyond}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", sorted(RANGES))
@@ -85,6 +85,13 @@ def test_a_number_is_neither_true_nor_a_string(name: str, value: Any) -> None:
     with pytest.raises(InvalidField, match="should be a valid") as caught:
         chat(**{name: value})
     assert caught.value.param == name
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert sampling(n=2.0, top_k=5.0, seed=-3.0, max_tokens=7.0) == sampling(n=2, top_k=5, seed=-3, max_tokens=7)
+    for name, value in [("n", 1.5), ("top_k", 1e308), ("n", float("inf"))]:
+        with pytest.raises(InvalidField, match=name):
+            chat(**{name: value})
 
 
 def test_the_newer_name_of_max_tokens_wins() -> None:
@@ -362,3 +369,42 @@ def test_calls_nested_to_the_edge_of_the_stack_are_refused_not_fatal() -> None:
         call = {"a": call}
     with pytest.raises(InvalidField, match="arguments: is nested too deeply"):
         chat({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": call}}]})
+
+
+# ── our own fields ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_wishes_about_routing_arrive_from_chats_texts_and_routes_alike() -> None:
+    wishes = {"threshold": 0.25, "allowed_experts": ["code", "math", "code"], "sticky": False}
+    body = {"model": "demo", "messages": [USER], "route": wishes}
+    for request in (chat(route=wishes).generate, text(route=wishes).generate, parse_route(body, "r1", 8, "demo")):
+        assert request.routing == RouteOptions(0.25, is_sticky=False)
+        assert request.allowed_experts == ("code", "math")
+    assert chat(route={}).generate == chat(route=None).generate == chat().generate
+
+
+@pytest.mark.parametrize(
+    ("wishes", "param", "problem"),
+    [
+        ({"threshold": 1.01}, "route.threshold", "less than or equal to 1"),
+        ({"threshold": True}, "route.threshold", "valid number"),
+        ({"allowed_experts": []}, "route.allowed_experts", "at least 1"),
+        ({"allowed_experts": "code"}, "route.allowed_experts", "valid list"),
+        ({"allowed_experts": [1]}, "route.allowed_experts[0]", "valid string"),
+        ({"allowed_experts": ["x"] * 257}, "route.allowed_experts", "at most 256"),
+        ({"sticky": "yes"}, "route.sticky", "valid boolean"),
+        ({"treshold": 0.5}, "route.treshold", "is no known option here; remove it"),
+        ([], "route", "must be an object"),
+    ],
+)
+def test_a_wish_that_cannot_be_read_is_named_by_its_place(wishes: Any, param: str, problem: str) -> None:
+    with pytest.raises(InvalidField, match=problem) as caught:
+        chat(route=wishes)
+    assert caught.value.param == param
+
+
+def test_to_explain_is_asked_for_by_true() -> None:
+    assert chat(explain=True).is_explained
+    assert not chat(explain=None).is_explained
+    with pytest.raises(InvalidField, match="explain: "):
+        chat(explain="yes")

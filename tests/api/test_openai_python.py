@@ -7,11 +7,39 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
+from pydantic import BaseModel
 
+from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.embedding import Embeddings, EmbedRequest
 from lmoe_ray.domain.stream import TokenDelta, Usage
 from lmoe_ray.domain.tools import CallPiece
 from lmoe_ray.errors import Overloaded, PromptTooLong
 from tests.fakes import FakeBackend
+
+
+class Place(BaseModel):
+    place: str
+
+
+class Hesitating(FakeBackend):
+    """Overloaded the first time it is asked."""
+
+    num_refused = 0
+
+    def _hesitate(self) -> None:
+        if not self.num_refused:
+            self.num_refused += 1
+            raise Overloaded(9, 8)
+
+    async def route(self, request: GenerateRequest) -> RoutingDecision:
+        self._hesitate()
+        return await super().route(request)
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        self._hesitate()
+        return await super().embed(request)
+
 
 HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "hello there"}]
 
@@ -139,5 +167,92 @@ async def test_an_error_in_mid_stream_arrives_as_an_error(connect: Any) -> None:
 
 
 async def test_what_we_do_not_serve_is_not_found(connect: Any) -> None:
-    with pytest.raises(openai.NotFoundError, match="no route POST /v1/embeddings"):
-        await connect(FakeBackend("Hi")).embeddings.create(model="demo", input="x")
+    with pytest.raises(openai.NotFoundError, match="no route POST /v1/images/generations"):
+        await connect(FakeBackend("Hi")).images.generate(model="demo", prompt="x")
+    with pytest.raises(openai.NotFoundError, match="no route GET /v1/responses/resp_1"):
+        await connect(FakeBackend("Hi")).responses.retrieve("resp_1")
+
+
+async def test_an_answer_is_parsed_into_the_model_that_was_asked_for(connect: Any) -> None:
+    client = connect(FakeBackend('{"place": ', '"Oslo"}'))
+    chat = await client.chat.completions.parse(model="demo", messages=HELLO, response_format=Place)
+    response = await client.responses.parse(model="demo", input="Where?", text_format=Place)
+
+    assert chat.choices[0].message.parsed == Place(place="Oslo")
+    assert response.output_parsed == Place(place="Oslo")
+
+
+async def test_a_response_is_answered_and_its_items_go_back_in(connect: Any) -> None:
+    backend = FakeBackend("Hel", "lo")
+    client = connect(backend)
+    first = await client.responses.create(model="demo", input="hello there", instructions="Be brief.")
+    again = [{"role": "user", "content": "hello there"}, *first.output, {"role": "user", "content": "and?"}]
+    await client.responses.create(model="demo", input=again)
+
+    assert (first.output_text, first.status, first.usage.total_tokens, first.expert) == (
+        "Hello",
+        "completed",
+        6,
+        "code",
+    )
+    assert [(m.role, m.content) for m in backend.requests[1].messages][1:] == [("assistant", "Hello"), ("user", "and?")]
+
+
+async def test_a_response_is_streamed_and_parsed(connect: Any) -> None:
+    client = connect(FakeBackend('{"place": ', 0.01, '"Oslo"}'))
+    async with client.responses.stream(model="demo", input="Where?", text_format=Place) as stream:
+        events = [event async for event in stream]
+        final = await stream.get_final_response()
+
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == '{"place": "Oslo"}'
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert final.output_parsed == Place(place="Oslo")
+
+
+async def test_a_call_in_a_response_is_streamed_and_parsed(connect: Any) -> None:
+    usage, tool = Usage(2, 3), openai.pydantic_function_tool(Place, name="go")
+    flat = {"type": "function", **tool["function"]}
+    deltas = [
+        TokenDelta("", (1,), usage, calls=(CallPiece(0, "go", '{"place"'),)),
+        TokenDelta("", (2,), usage, "tool_calls", calls=(CallPiece(0, arguments=': "Oslo"}'),)),
+    ]
+    client = connect(FakeBackend(deltas[0], 0.01, deltas[1]))
+    async with client.responses.stream(model="demo", input="Go!", tools=[flat]) as stream:
+        [item] = (await stream.get_final_response()).output
+    result = {"type": "function_call_output", "call_id": item.call_id, "output": "done"}
+    whole = await client.responses.create(model="demo", input=[item, result], tools=[flat])
+
+    assert (item.type, item.name, item.arguments, item.status) == (
+        "function_call",
+        "go",
+        '{"place": "Oslo"}',
+        "completed",
+    )
+    assert whole.output[0].arguments == item.arguments
+
+
+async def test_vectors_arrive_as_floats_whichever_way_they_travel(connect: Any) -> None:
+    client = connect(FakeBackend())
+    travelled = await client.embeddings.create(model="demo", input=["a b", "a"])
+    plain = await client.embeddings.create(model="demo", input=["a b", "a"], encoding_format="float")
+
+    assert (
+        [one.embedding for one in travelled.data] == [one.embedding for one in plain.data] == [[2.0, 0.0], [1.0, 0.0]]
+    )
+    assert travelled.usage.total_tokens == 3
+
+
+@pytest.mark.parametrize("ask", ["chat", "responses", "embeddings"])
+async def test_what_may_be_tried_again_is_tried_again(serve: Any, ask: str) -> None:
+    """OpenAI's client waits as long as ``Retry-After`` says."""
+    backend = Hesitating("Hi")
+    http = serve(backend)
+    client = openai.AsyncOpenAI(api_key="x", base_url="http://lmoe.test/v1", http_client=http, max_retries=2)
+    if ask == "chat":
+        await client.chat.completions.create(model="demo", messages=HELLO)
+    elif ask == "responses":
+        assert (await client.responses.create(model="demo", input="hello")).output_text == "Hi"
+    else:
+        await client.embeddings.create(model="demo", input="hello")
+
+    assert backend.num_refused == 1

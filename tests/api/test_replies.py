@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from lmoe_ray.api.replies import (
-    ChatReply,
-    Reply,
-    TextReply,
-    decode_decision,
-    encode_decision,
-    encode_error,
-    encode_experts,
-    encode_models,
-    to_json,
-)
+from lmoe_ray.api.completion_replies import ChatReply, TextReply
+from lmoe_ray.api.decision_reply import decode_decision, encode_decision
+from lmoe_ray.api.listings import encode_experts, encode_models
+from lmoe_ray.api.replies import Reply, encode_error, to_json
 from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
 from lmoe_ray.domain.served import ServedModel
 from lmoe_ray.domain.stream import TokenDelta, TokenLogprob, Usage
@@ -142,9 +135,11 @@ def test_a_decision_survives_the_wire() -> None:
         "code",
         "similarity",
         confidence=0.75,
-        candidates=(Candidate("code", 0.75), Candidate("math", 0.25)),
+        candidates=(Candidate("code", 0.75, {"samples": 0.5, "words": 1.0}), Candidate("math", 0.25, {"samples": 0.5})),
         neighbours=(Neighbour("code", 0.5, "write a loop"),),
         threshold=0.5,
+        familiarity=0.875,
+        evidence={"samples": 0.25, "words": 0.75},
         reason="nearest",
         duration_s=0.125,
     )

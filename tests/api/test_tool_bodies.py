@@ -135,3 +135,11 @@ def test_keywords_without_effect_are_reported_by_their_place_after_the_fields() 
     assert chat(functions=[{"name": "f", "parameters": unique}]).ignored == (
         "functions[0].parameters.properties.a.uniqueItems",
     )
+
+
+@pytest.mark.parametrize("field", ["tool_choice", "function_call"])
+@pytest.mark.parametrize("choice", ["required", {"name": "f"}])
+def test_a_call_of_what_is_not_declared_is_refused_in_either_way(field: str, choice: Any) -> None:
+    with pytest.raises(InvalidField, match="no function is declared") as caught:
+        chat(**{field: choice})
+    assert caught.value.param == field

@@ -180,3 +180,52 @@ def test_declared_tools_of_a_labelled_prompt_reach_the_router(tmp_path: Path) ->
 def _file(path: Path, rows: list[dict[str, object]]) -> Path:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return path
+
+
+@pytest.mark.parametrize("nobody", [None, "none", "(base)"])
+def test_a_prompt_may_be_no_experts(nobody: object, tmp_path: Path) -> None:
+    row = {"expert": nobody, "instruction": "good morning", "source": " letters ", "slice": None}
+
+    (prompt,) = read_prompts(write(tmp_path / "test.jsonl", row))
+
+    assert (prompt.expert, prompt.source, prompt.slice) == (None, "letters", "")
+
+
+def test_a_sample_of_no_expert_is_refused_and_so_is_a_test_of_nothing_else(package: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "strangers.jsonl", {"expert": None, "instruction": "good morning"})
+
+    with pytest.raises(TrainingDataError, match="a sample of no expert"):
+        read_experts(file, 256)
+    with pytest.raises(TrainingDataError, match="holds no prompt that has an expert"):
+        run(read_experts(package, 256), file, RouterSettings(), HashingEncoder(), None)
+
+
+def test_samples_keep_their_sources(tmp_path: Path) -> None:
+    rows = [{"expert": "qa", "instruction": text, "source": source} for text, source in (("where", "a"), ("why", ""))]
+
+    (expert,) = read_experts(write(tmp_path / "samples.jsonl", *rows), 256)
+
+    assert expert.sources == ("a", "")
+
+
+def test_every_rule_sees_every_prompt_and_progress_is_told_of_ours(package: Path, labelled: Path) -> None:
+    told: list[tuple[int, int]] = []
+    experts = read_experts(package, 256)
+
+    report = run(
+        experts, labelled, RouterSettings(threshold=0.999), HashingEncoder(), routed=lambda *at: told.append(at)
+    )
+
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert list(report.columns) == ["fused", "airoboros", "centroid", "majority", "regression", "density"]
+    assert report.quality.answered < 1
+    assert [column.quality.answered for column in list(report.columns.values())[1:]] == [1] * 5
+    assert report.columns["centroid"].quality.accuracy == 0.75
+
+
+def test_a_lone_expert_can_be_measured_too(labelled: Path, tmp_path: Path) -> None:
+    samples = write(tmp_path / "samples.jsonl", said("code", "write a python loop"), said("code", "fix a python bug"))
+
+    report = run(read_experts(samples, 256), labelled, RouterSettings(), HashingEncoder())
+
+    assert report.columns["regression"].quality.accuracy == 0.5

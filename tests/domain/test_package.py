@@ -63,6 +63,23 @@ def test_blank_lines_and_empty_files_of_samples_are_no_trouble(tmp_path: Path) -
     assert [expert.samples for expert in load_package(tmp_path).experts] == [("one",), ()]
 
 
+def test_a_sample_may_say_where_it_comes_from(tmp_path: Path) -> None:
+    add_expert(tmp_path, "code")
+    add_expert(tmp_path, "qa")
+    lines = (
+        {"instruction": "one", "source": " forum "},
+        {"instruction": " ", "source": "forum"},
+        {"instruction": "two"},
+        {"instruction": "three", "source": None, "output": "3"},
+    )
+    add_samples(tmp_path, "code", "\n".join(map(json.dumps, lines)))
+
+    code, qa = load_package(tmp_path).experts
+
+    assert list(zip(code.samples, code.sources, strict=True)) == [("one", "forum"), ("two", ""), ("three", "")]
+    assert qa.sources == ()
+
+
 def test_a_line_separator_inside_a_sample_is_no_line_end(tmp_path: Path) -> None:
     add_expert(tmp_path)
     add_samples(tmp_path, "code", '{"instruction": "one\u2028two"}\n')
@@ -184,7 +201,9 @@ def test_a_configuration_that_is_no_json_object_is_refused(tmp_path: Path, text:
         load_package(tmp_path)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"instruction": 5}', '{"prompt": "x"}', "null"])
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"instruction": 5}', '{"prompt": "x"}', "null", '{"instruction": "x", "source": 5}']
+)
 def test_a_broken_sample_is_named_by_its_line(tmp_path: Path, line: str) -> None:
     add_expert(tmp_path)
     add_samples(tmp_path, "code", f'{{"instruction": "fine"}}\n{line}\n')

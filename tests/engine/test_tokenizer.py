@@ -214,6 +214,19 @@ def test_an_empty_prompt_is_refused_if_no_token_begins_texts(llama: Path, tmp_pa
         tokenizer_module.Tokenizer(folder, PromptFormat.CHAT).encode_request(GenerateRequest("r", "m", prompt=""))
 
 
+def test_tokens_spell_their_prompt_with_its_control_tokens(byte_level: Any) -> None:
+    text = "<|im_start|>user\nGrüße 🦊\0<|im_end|>"
+
+    assert byte_level.spell(byte_level.encode_request(GenerateRequest("id", "m", prompt=text))) == text
+    assert byte_level.spell([]) == ""
+
+
+@pytest.mark.parametrize("token_id", [10**6, 2**31 - 1])
+def test_a_token_that_the_model_does_not_have_is_refused(byte_level: Any, token_id: int) -> None:
+    with pytest.raises(InvalidField, match=rf"tokens\[1\]: this model has no token {token_id}"):
+        byte_level.spell([1, token_id])
+
+
 def test_the_bytes_of_tokens_add_up_to_the_text(byte_level: Any) -> None:
     text = "the quick é🙂 {}"
     assert b"".join(map(byte_level.token_bytes, byte_level.encode_plain(text))) == text.encode()

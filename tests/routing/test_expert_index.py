@@ -92,4 +92,4 @@ def test_building_tells_its_progress() -> None:
 
 def test_vectors_and_samples_must_agree() -> None:
     with pytest.raises(AssertionError, match="0 vectors, 1 samples"):
-        ExpertIndex(SampleSet(("code",), (("a loop",),)), faiss.IndexFlatIP(8))
+        ExpertIndex(SampleSet(("code",), (("a loop",),), (("",),)), faiss.IndexFlatIP(8))

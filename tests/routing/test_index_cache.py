@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmoe_ray.routing.index_cache import load_or_build, save_index
-from lmoe_ray.routing.sample_set import choose_samples
+from lmoe_ray.routing.index_cache import FORMAT, build_fitted, load_or_build, save_shipped
+from lmoe_ray.routing.sample_set import SampleSet, choose_samples
 from tests.fakes import HashingEncoder
 from tests.routing.experts import expert
 
 EXPERTS = (expert("code", "write a loop", "sort a list"), expert("math", "add two numbers"))
 SAMPLES = choose_samples(EXPERTS, 10, seed=0)
+
+
+def ship(folder: Path, samples: SampleSet) -> None:
+    save_shipped(folder, build_fitted(samples, HashingEncoder()))
 
 
 def entries(cache_dir: Path) -> list[str]:
@@ -30,18 +34,32 @@ def test_a_restart_embeds_nothing_and_finds_the_same(tmp_path: Path) -> None:
         assert np.array_equal(ours, theirs)
     assert second.index.texts == first.index.texts
     assert first.heads is not None
-    assert second.heads is not None
-    for name, array in first.heads.arrays().items():
-        assert np.array_equal(array, second.heads.arrays()[name])
+    assert first.calibration is not None
+    assert second.digest == first.digest == entries(tmp_path)[0]
+    for part, arrays in first.arrays().items():
+        for name, array in arrays.items():
+            assert np.array_equal(array, second.arrays()[part][name])
 
 
-def test_an_entry_is_its_three_files_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_an_entry_is_its_files_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     load_or_build(SAMPLES, HashingEncoder(), tmp_path)
 
     (name,) = entries(tmp_path)
     assert not name.startswith(".")
     assert sorted(p.name for p in (tmp_path / "routing" / name).iterdir()) == [
+        "calibration.npz",
+        "familiarity.npz",
         "heads.npz",
+        "index.faiss",
+        "meta.json",
+    ]
+
+
+def test_a_lone_expert_has_nothing_to_be_told_apart_from(tmp_path: Path) -> None:
+    load_or_build(choose_samples(EXPERTS[:1], 10, seed=0), HashingEncoder(), tmp_path)
+
+    assert sorted(p.name for p in (tmp_path / "routing").glob("*/*")) == [
+        "familiarity.npz",
         "index.faiss",
         "meta.json",
     ]
@@ -54,8 +72,9 @@ def test_an_entry_is_its_three_files_and_nothing_is_left_beside_it(tmp_path: Pat
         (EXPERTS, HashingEncoder(max_tokens=2)),
         ((*EXPERTS, expert("poetry", "a haiku")), HashingEncoder()),
         ((expert("code", "write a loop"), EXPERTS[1]), HashingEncoder()),
+        ((expert("code", *EXPERTS[0].samples, sources=("book", "forum")), EXPERTS[1]), HashingEncoder()),
     ],
-    ids=["model", "max_tokens", "expert", "sample"],
+    ids=["model", "max_tokens", "expert", "sample", "source"],
 )
 def test_whatever_shapes_the_vectors_makes_another_entry(
     experts: tuple, encoder: HashingEncoder, tmp_path: Path
@@ -69,7 +88,7 @@ def test_whatever_shapes_the_vectors_makes_another_entry(
     assert len(entries(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("file", ["index.faiss", "heads.npz", "meta.json"])
+@pytest.mark.parametrize("file", ["index.faiss", "familiarity.npz", "heads.npz", "calibration.npz", "meta.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_entry_is_noticed_and_built_again(
     file: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -94,6 +113,37 @@ def test_a_damaged_entry_is_noticed_and_built_again(
     assert len(entries(tmp_path)) == 1
 
 
+def test_an_entry_of_another_format_is_left_alone_and_built_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as past:
+        past.setattr("lmoe_ray.routing.index_cache.FORMAT", FORMAT - 1)
+        load_or_build(SAMPLES, HashingEncoder(), tmp_path)
+    (old,) = entries(tmp_path)
+
+    load_or_build(SAMPLES, encoder := HashingEncoder(), tmp_path)
+
+    assert len(encoder.embedded) == 3
+    assert old in entries(tmp_path)
+    assert len(entries(tmp_path)) == 2
+
+
+def test_what_a_former_index_holds_is_not_embedded_again(tmp_path: Path) -> None:
+    encoder = HashingEncoder()
+    before = load_or_build(SAMPLES, encoder, None)
+    encoder.embedded.clear()
+    told: list[tuple[int, int]] = []
+    more = choose_samples((*EXPERTS, expert("poetry", "a haiku", "sort a list")), 10, seed=0)
+
+    after = load_or_build(more, encoder, tmp_path, lambda *counts: told.append(counts), known=before.index)
+
+    assert encoder.embedded == ["a haiku"]
+    assert told == [(1, 1)]
+    assert np.array_equal(after.index.vectors, HashingEncoder().embed(more.rows))
+    assert after.digest == load_or_build(more, encoder, tmp_path).digest
+    assert encoder.embedded == ["a haiku"]
+
+
 def test_a_cache_that_cannot_be_written_costs_time_but_not_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,7 +164,7 @@ def test_without_a_cache_folder_nothing_is_written(tmp_path: Path, monkeypatch: 
 
 
 def test_a_shipped_index_is_found_when_the_cache_has_none(tmp_path: Path) -> None:
-    save_index(tmp_path / "shipped", SAMPLES, HashingEncoder())
+    ship(tmp_path / "shipped", SAMPLES)
     encoder = HashingEncoder()
 
     fitted = load_or_build(SAMPLES, encoder, tmp_path / "cache", shipped_dir=tmp_path / "shipped")
@@ -125,7 +175,7 @@ def test_a_shipped_index_is_found_when_the_cache_has_none(tmp_path: Path) -> Non
 
 
 def test_a_shipped_index_of_other_samples_is_not_taken(tmp_path: Path) -> None:
-    save_index(tmp_path / "shipped", choose_samples(EXPERTS[:1], 10, seed=0), HashingEncoder())
+    ship(tmp_path / "shipped", choose_samples(EXPERTS[:1], 10, seed=0))
     encoder = HashingEncoder()
 
     load_or_build(SAMPLES, encoder, None, shipped_dir=tmp_path / "shipped")
@@ -134,7 +184,7 @@ def test_a_shipped_index_of_other_samples_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_shipping_again_leaves_only_the_newest_index(tmp_path: Path) -> None:
-    save_index(tmp_path / "shipped", choose_samples(EXPERTS[:1], 10, seed=0), HashingEncoder())
-    save_index(tmp_path / "shipped", SAMPLES, HashingEncoder())
+    ship(tmp_path / "shipped", choose_samples(EXPERTS[:1], 10, seed=0))
+    ship(tmp_path / "shipped", SAMPLES)
 
     assert len(list((tmp_path / "shipped").iterdir())) == 1

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.chat import GenerateRequest, RouteOptions
 from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.errors import StaleCalibration
 from lmoe_ray.routing.router import RoutedModel
 from lmoe_ray.routing.similarity import SimilarityRouter
+from lmoe_ray.routing.threshold import CalibrationFile
 from lmoe_ray.settings import RouterSettings
 from tests.fakes import HashingEncoder
-from tests.routing.experts import ask, expert
+from tests.routing.experts import ask, expert, poems, programs
 
 CODE = expert("code", "write a loop in python", "fix this python function", "sort a list in rust", "a regex in python")
 POETRY = expert("poetry", "a haiku about rain", "a sonnet about love", "a poem about the sea", "a haiku about spring")
@@ -30,7 +32,7 @@ async def test_a_request_goes_where_its_likes_are() -> None:
 
     assert (decision.model, decision.expert, decision.routed_by) == ("demo", "poetry", "similarity")
     assert [c.expert for c in decision.candidates] == ["poetry", "code"]
-    assert decision.confidence == decision.candidates[0].score > 0.5
+    assert min(decision.confidence, decision.candidates[0].score) > 0.5
     assert sum(c.score for c in decision.candidates) == pytest.approx(1)
 
 
@@ -75,27 +77,92 @@ async def test_texts_of_samples_are_shown_only_if_allowed_and_never_at_length() 
 
 
 async def test_below_the_threshold_the_fallback_answers_and_the_evidence_stays() -> None:
-    decision = await route(MODEL, ask("colourless green ideas sleep furiously"), threshold=0.9)
+    decision = await route(MODEL, ask("colourless green ideas sleep furiously"), threshold=0.9, min_familiarity=0)
 
     assert (decision.expert, decision.routed_by, decision.threshold) == ("code", "abstained", 0.9)
-    assert decision.confidence == decision.candidates[0].score < 0.9
+    assert max(decision.confidence, decision.candidates[0].score) < 0.9
     assert len(decision.neighbours) == 5
     assert decision.reason.endswith("below the threshold of 0.90, so code answers")
 
 
-async def test_without_a_threshold_nothing_is_refused() -> None:
-    assert (await route(MODEL, ask("colourless green ideas sleep furiously"))).routed_by == "similarity"
+async def test_without_a_threshold_and_whatever_is_familiar_nothing_is_refused() -> None:
+    decision = await route(MODEL, ask("colourless green ideas sleep furiously"), min_familiarity=0)
+
+    assert decision.routed_by == "similarity"
+
+
+async def test_a_request_may_bring_its_own_threshold() -> None:
+    doubtful = "a python poem in a loop about rain"
+
+    strict = await route(MODEL, ask(doubtful, routing=RouteOptions(threshold=1.0)), threshold=0.1)
+    lax = await route(MODEL, ask(doubtful, routing=RouteOptions(threshold=0.0)), threshold=1.0)
+
+    assert (strict.routed_by, strict.threshold) == ("abstained", 1.0)
+    assert (lax.routed_by, lax.threshold) == ("similarity", 0.0)
+
+
+async def test_a_request_may_ask_for_its_last_message_alone() -> None:
+    turns = ("write a loop in python", ("assistant", "done"), "fix it and sort the rain about spring")
+
+    sticky = await route(MODEL, ask(*turns))
+    alone = await route(MODEL, ask(*turns, routing=RouteOptions(is_sticky=False)))
+    fresh = await route(MODEL, ask(turns[-1]))
+
+    assert alone == fresh
+    assert sticky.candidates != fresh.candidates
+
+
+async def test_what_is_unlike_all_samples_is_left_to_the_fallback_however_sure_the_router_is() -> None:
+    known = RoutedModel("demo", (expert("code", *programs()), expert("poetry", *poems())), fallback="poetry")
+
+    usual, strange = [await route(known, ask(text)) for text in ("fix a parser in rust", "compile quickly in rust")]
+
+    assert (usual.expert, usual.routed_by, usual.familiarity) == ("code", "similarity", 1.0)
+    assert (strange.expert, strange.routed_by, strange.candidates[0].expert) == ("poetry", "abstained", "code")
+    assert strange.familiarity < 0.5 < strange.confidence
+    assert strange.reason.endswith("; this is unlike all samples, so poetry answers")
+
+
+async def test_what_the_embedder_cannot_read_is_left_to_the_fallback_and_the_reason_says_so() -> None:
+    known = RoutedModel("demo", (expert("code", *programs()), expert("poetry", *poems())), fallback="poetry")
+    request = ask("fix4 a9 parser in r9st")
+
+    decision = await route(known, request)
+
+    assert (decision.expert, decision.routed_by) == ("poetry", "abstained")
+    assert decision.reason.endswith("; most of the words are unknown, so poetry answers")
+    assert (await route(known, request, min_familiarity=0)).expert == "code"
+
+
+async def test_a_threshold_measured_on_another_index_stops_the_start(tmp_path: Path) -> None:
+    CalibrationFile("c0ffee", precision=0.9, threshold=0.6, coverage=0.8, num_judged=50).write(tmp_path / "file")
+
+    with pytest.raises(StaleCalibration, match="measured on the routing index c0ffee"):
+        SimilarityRouter(MODEL, HashingEncoder(), RouterSettings(calibration=str(tmp_path / "file")), None)
+
+
+async def test_a_wanted_precision_sets_the_threshold_that_decisions_show() -> None:
+    shared = poems()[::4]
+    known = RoutedModel("demo", (expert("code", *programs(), *shared), expert("poetry", *poems())))
+
+    sure, torn = [await route(known, ask(text), precision=0.95) for text in (programs()[3], shared[3])]
+
+    assert sure.confidence >= sure.threshold == torn.threshold > torn.confidence
+    assert (sure.routed_by, torn.routed_by) == ("similarity", "abstained")
 
 
 async def test_a_lone_expert_must_be_like_the_request_too() -> None:
-    lone = RoutedModel("demo", (POETRY,))
+    lone = RoutedModel("demo", (expert("poetry", *poems()),))
 
-    like = await route(lone, ask("a haiku about the sea"), threshold=0.5)
-    unlike = await route(lone, ask("compile kernel modules quickly"), threshold=0.5)
+    like, unlike = [
+        await route(lone, ask(text), threshold=0.6, min_familiarity=0)
+        for text in ("haiku about early rain", "compile kernel modules quickly")
+    ]
 
     assert (like.expert, like.confidence) == ("poetry", 1.0)
-    assert (unlike.expert, unlike.routed_by, unlike.confidence) == (None, "abstained", 0.0)
-    assert "poetry is the only expert, familiarity 0.00" in unlike.reason
+    assert (unlike.expert, unlike.routed_by) == (None, "abstained")
+    assert unlike.confidence == unlike.familiarity < 0.6
+    assert f"poetry is the only expert, familiarity {unlike.familiarity:.2f}" in unlike.reason
 
 
 async def test_an_expert_without_samples_is_a_candidate_nobody_is_sent_to() -> None:
@@ -108,9 +175,11 @@ async def test_an_expert_without_samples_is_a_candidate_nobody_is_sent_to() -> N
 
 
 async def test_with_one_sampled_expert_among_others_familiarity_is_the_confidence() -> None:
-    model = RoutedModel("demo", (expert("bare"), POETRY))
+    model = RoutedModel("demo", (expert("bare"), expert("poetry", *poems())))
 
-    assert (await route(model, ask("compile kernel modules quickly"), threshold=0.5)).routed_by == "abstained"
+    decision = await route(model, ask("compile kernel modules quickly"), threshold=0.6, min_familiarity=0)
+
+    assert decision.routed_by == "abstained"
 
 
 async def test_a_package_without_samples_falls_back_and_says_so_once_at_start(caplog: pytest.LogCaptureFixture) -> None:
@@ -145,6 +214,18 @@ async def test_a_restart_routes_exactly_as_before(tmp_path: Path) -> None:
     ]
 
     assert decisions[0] == decisions[1] == decisions[2]
+
+
+async def test_a_restart_is_as_sure_as_before_of_what_was_measured_on_held_out_samples(tmp_path: Path) -> None:
+    known = RoutedModel("demo", (expert("code", *programs()), expert("poetry", *poems())))
+    settings = RouterSettings(precision=0.9)
+    request = ask("fix a haiku about late rain in rust")
+
+    built = await SimilarityRouter(known, HashingEncoder(), settings, tmp_path).route(request)
+    loaded = await SimilarityRouter(known, encoder := HashingEncoder(), settings, tmp_path).route(request)
+
+    assert built == loaded
+    assert len(encoder.embedded) == 1
 
 
 async def test_no_more_than_max_samples_of_an_expert_are_embedded() -> None:

@@ -21,7 +21,7 @@ def test_another_embedder_is_not_served() -> None:
 
 def test_a_saved_head_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = head_inputs(PROMPTS, HashingEncoder().embed(PROMPTS))
-    head = fit_task_head(inputs, TASKS, "mine")
+    head = fit_task_head(inputs, PROMPTS, TASKS, "mine")
     load_task_head.cache_clear()
     monkeypatch.setattr("lmoe_ray.routing.task_head.FILE", tmp_path / "head.npz")
     save_task_head(head, tmp_path / "head.npz")
@@ -33,12 +33,22 @@ def test_a_saved_head_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert again.tasks == ("regex", "riddle")
     assert again.probabilities(inputs) == pytest.approx(head.probabilities(inputs), abs=1e-2)
     assert (again.probabilities(inputs).argmax(axis=1) == [0, 0, 1, 1]).all()
+    assert [again.has_seen(prompt) for prompt in (*PROMPTS, "a riddle about dogs")] == [True] * 4 + [False]
+
+
+def test_a_prompt_it_was_fitted_on_is_known_again_to_the_letter() -> None:
+    prompts = (*PROMPTS[:3], "half a pair \ud83d")
+    head = fit_task_head(head_inputs(PROMPTS, HashingEncoder().embed(PROMPTS)), prompts, TASKS, "mine")
+
+    assert all(head.has_seen(prompt) for prompt in prompts)
+    assert not any(head.has_seen(text) for text in ("write a regex for dates ", "Write a regex for dates", "", "regex"))
 
 
 def test_the_shipped_head_names_over_two_hundred_tasks() -> None:
     with np.load(FILE, allow_pickle=False) as arrays:
         assert arrays["weight"].shape[1] == len(arrays["bias"]) > 200
         assert np.abs(arrays["weight"]).max() > 0.1
+        assert len(arrays["seen"]) > 10 * len(arrays["bias"])
 
 
 def test_an_expert_owns_the_tasks_that_its_samples_show() -> None:

@@ -1,0 +1,31 @@
+"""An embedder that computes every text once, so that a second rule costs no second pass through the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmoe_ray.routing.expert_index import Progress, Vectors
+from lmoe_ray.routing.similarity import QueryEmbedder
+
+
+class RememberingEmbedder:
+    """Asks another embedder for what it has not seen yet; keeps everything, so it is for measurements only."""
+
+    def __init__(self, embedder: QueryEmbedder) -> None:
+        self.identity, self.max_tokens = embedder.identity, embedder.max_tokens
+        self._embedder = embedder
+        self._queries: dict[str, Vectors] = {}
+        self._samples: dict[tuple[str, ...], Vectors] = {}
+
+    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+        if tuple(texts) not in self._samples:
+            self._samples[tuple(texts)] = self._embedder.embed(texts, progress)
+        return self._samples[tuple(texts)]
+
+    async def embed_one(self, text: str) -> Vectors:
+        if text not in self._queries:
+            self._queries[text] = await self._embedder.embed_one(text)
+        return self._queries[text]
+
+    def known_share(self, text: str) -> float:
+        return self._embedder.known_share(text)

@@ -1,0 +1,163 @@
+"""Experts as they stand in one index: what the evidence says of a text, and what that makes of several texts.
+
+A standing never changes. A router that learns of new samples makes another one and puts it in the old one's place, so a
+request meets the samples of one moment and no mixture.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmoe_ray.domain.decision import Candidate, Neighbour
+from lmoe_ray.routing.calibration import lead_of
+from lmoe_ray.routing.evidence import softmax, weights_of
+from lmoe_ray.routing.expert_index import Encoder, Vectors
+from lmoe_ray.routing.familiarity import nearness_of
+from lmoe_ray.routing.fitted_index import FittedIndex
+from lmoe_ray.routing.scoring import make_scorer
+from lmoe_ray.routing.task_head import load_task_head
+from lmoe_ray.settings import RouterSettings
+
+Floats = NDArray[np.float64]
+
+#: Texts whose look is kept: a megabyte with ten experts.
+MAX_LOOKS = 4096
+
+_NUM_NEIGHBOURS_SHOWN = 5
+_MAX_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the evidence says of one text; arrays are ``[num_experts]``, logarithms."""
+
+    opinions: Mapping[str, Floats]
+    log_probabilities: Floats
+    familiarity: float
+    is_readable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What it says of a request.
+
+    Attributes:
+        candidates: best first.
+        confidence: probability that the first one is right, as far as that is known.
+        familiarity: of the most familiar of the texts.
+        is_readable: whether the embedder knows the words of one of them.
+        evidence: share of each kind of evidence.
+    """
+
+    candidates: tuple[Candidate, ...]
+    confidence: float
+    familiarity: float
+    is_readable: bool
+    evidence: Mapping[str, float]
+
+
+class Standing:
+    """One fitted index under one rule of scoring.
+
+    Args:
+        fitted: at least one expert has samples.
+        settings: ``scoring``, ``k`` and ``show_samples`` count here.
+        encoder: that embedded the index.
+    """
+
+    def __init__(self, fitted: FittedIndex, settings: RouterSettings, encoder: Encoder) -> None:
+        self.fitted = fitted
+        self._index = index = fitted.index
+        self._scorer = make_scorer(settings.scoring, index, settings.k, fitted.heads, load_task_head(encoder.identity))
+        # Calibrated is the fused rule; what the others say is no probability of being right.
+        self._calibration = fitted.calibration if settings.scoring == "fused" else None
+        self._is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1
+        self._encoder = encoder
+        self._show_samples = settings.show_samples
+        self._looks: OrderedDict[str, Look] = OrderedDict()
+
+    def knows_any(self, experts: Sequence[str]) -> bool:
+        """Whether one of ``experts`` has samples."""
+        counts = zip(self._index.experts, self._index.num_samples_per_expert, strict=True)
+        return any(count > 0 and name in experts for name, count in counts)
+
+    def look(self, text: str, vector: Vectors) -> Look:
+        """A text and its unit vector ``[dim]``; one that came lately costs nothing."""
+        if (known := self._looks.get(text)) is not None:
+            self._looks.move_to_end(text)
+            return known
+        look = self._looks[text] = self._look(text, vector)
+        if len(self._looks) > MAX_LOOKS:
+            self._looks.popitem(last=False)
+        return look
+
+    def verdict(self, looks: Sequence[Look], experts: Sequence[str]) -> Verdict:
+        """Of all texts together, among ``experts``: a geometric mean, in which each text has the same say."""
+        is_asked = np.isin(self._index.experts, experts)
+        # Never all impossible: one of these experts has samples, and a softmax leaves none of those without a share.
+        log_probabilities = np.where(is_asked, np.mean([look.log_probabilities for look in looks], axis=0), -np.inf)
+        familiarity = max(look.familiarity for look in looks)
+        candidates = self._candidates(log_probabilities, _mean_opinions(looks, is_asked), experts)
+        confidence = candidates[0].score
+        if self._is_alone:
+            confidence = familiarity
+        elif self._calibration is not None:
+            confidence = self._calibration.confidence(float(lead_of(log_probabilities)))
+        return Verdict(
+            candidates, confidence, familiarity, any(look.is_readable for look in looks), _shares(looks[0].opinions)
+        )
+
+    def neighbours(self, vector: Vectors, experts: Sequence[str]) -> tuple[Neighbour, ...]:
+        """The samples of ``experts`` nearest to ``vector [dim]``."""
+        cosines, rows = self._index.search(vector, _NUM_NEIGHBOURS_SHOWN, experts)
+        return tuple(self._neighbour(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True))
+
+    def _look(self, text: str, vector: Vectors) -> Look:
+        nearest = self._index.per_expert(vector[np.newaxis], self._scorer.k)
+        opinions = self._scorer.opinions(text, vector, nearest)
+        known_share, familiarity = self._encoder.known_share(text), self.fitted.familiarity
+        return Look(
+            opinions,
+            self._scorer.fuse(opinions),
+            familiarity.of(float(nearness_of(nearest)[0]), known_share),
+            familiarity.is_readable(known_share),
+        )
+
+    def _candidates(
+        self, log_probabilities: Floats, opinions: Mapping[str, Floats], experts: Sequence[str]
+    ) -> tuple[Candidate, ...]:
+        slope = 1.0 if self._calibration is None else self._calibration.slope
+        scores = softmax(slope * log_probabilities)
+        candidates = [
+            Candidate(name, float(scores[i]), {kind: float(says[i]) for kind, says in opinions.items()})
+            for i, name in enumerate(self._index.experts)
+            if name in experts
+        ]
+        return tuple(sorted(candidates, key=lambda c: (-c.score, c.expert)))
+
+    def _neighbour(self, row: int, cosine: float) -> Neighbour:
+        text = self._index.texts[row][:_MAX_SHOWN_CHARS] if self._show_samples else ""
+        return Neighbour(self._index.experts[self._index.labels[row]], cosine, text)
+
+
+def _mean_opinions(looks: Sequence[Look], is_asked: NDArray[np.bool_]) -> dict[str, Floats]:
+    """Probabilities by the kind of evidence; none where there is one kind only, for it says what the scores say."""
+    kinds = looks[0].opinions
+    if len(kinds) < 2:
+        return {}
+    return {
+        kind: softmax(np.where(is_asked, np.mean([look.opinions[kind] for look in looks], axis=0), -np.inf))
+        for kind in kinds
+    }
+
+
+def _shares(opinions: Mapping[str, Floats]) -> dict[str, float]:
+    if len(opinions) < 2:
+        return {}
+    weights = weights_of(opinions)
+    return {kind: weight / sum(weights.values()) for kind, weight in weights.items()}
