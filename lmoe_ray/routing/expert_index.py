@@ -1,9 +1,9 @@
 """One FAISS index over the samples of all experts, which know their owner by their row.
 
-Rows lie expert after expert, and every search is one per expert. Up to 100,000 samples it is exact: 0.1 ms over
-6,000 samples, 6 ms over 100,000, where the embedding of the query takes 10 to 70 ms. Beyond, each expert's samples
+Rows lie expert after expert, and every search is one per expert. Up to 100,000 samples it is exact: 0.6 ms over
+10,000 samples, 11 ms over 100,000, where the embedding of the query takes 10 to 70 ms. Beyond, each expert's samples
 lie in cells, of which a search looks into the nearest: see :mod:`lmoe_ray.routing.cell_index`. Graphs (HNSW) lose
-half of the neighbours on samples that clump by template, and ``lmoe bench index`` measures what cells lose.
+half of the neighbours on samples that clump by template; ``lmoe bench index`` measures what cells lose.
 """
 
 from __future__ import annotations

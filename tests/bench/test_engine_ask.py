@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,8 @@ def test_a_file_of_samples_knows_names_alone_and_says_so(engine_ask: Any, packag
 
 
 def test_a_package_that_names_no_base_needs_one(engine_ask: Any, package: Path, tmp_path: Path) -> None:
-    homeless = tmp_path / "package"
-    homeless.mkdir()
-    for part in ("adapters", "routing_data"):
-        (homeless / part).symlink_to(package / part)
+    homeless = shutil.copytree(package, tmp_path / "package")
+    (homeless / "lmoe.yaml").unlink()
 
     with pytest.raises(PackageError, match="give --agent-model"):
         engine_ask.choose_asked(homeless, read_experts(package, 256))

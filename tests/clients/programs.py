@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,13 @@ DRIVERS = Path(__file__).with_name("drivers")
 TIMEOUT_S = 240
 HELLO = "hello there"
 QUESTION = "What is the weather in Paris?"
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 Told = dict[str, Any]
 Drive = Callable[[Path, str, str, Path], Told]
@@ -43,7 +51,7 @@ def run(*command: str | Path, home: Path, stdin: str = "", **variables: str) -> 
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    return _COLOURS.sub("", done.stdout)
 
 
 def python_driver(name: str) -> Drive:
@@ -107,7 +115,7 @@ def llm(folder: Path, url: str, model: str, home: Path) -> Told:
         "chat": ask("--no-stream", HELLO),
         "stream": ask(HELLO),
         "completion": ask(HELLO, model_id="completion"),
-        "structured": json.loads(ask("--schema", "city", QUESTION, num_tokens=120)),
+        "structured": json.loads(ask("--schema", json.dumps(SCHEMA), QUESTION, num_tokens=120)),
         "tool_result": ask("--functions", str(home / "weather.py"), QUESTION, num_tokens=120),
     }
     called = home / "called"

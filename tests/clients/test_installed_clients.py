@@ -6,6 +6,8 @@ its first model, and what is said is not known beforehand.
 
 from __future__ import annotations
 
+import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,17 @@ TOO_LONG = {"BadRequestError", "OpenAIContextOverflowError", "ContextWindowExcee
 
 @pytest.fixture(scope="session")
 def told_by(target: Target, tmp_path_factory: pytest.TempPathFactory, folder_of: Any) -> Any:
-    """What a client tells of all its scenarios, asked once."""
-    told: dict[str, Told] = {}
+    """What a client tells of all its scenarios, asked once even if it fails."""
+
+    @cache
+    def drive(client: Client, folder: Path) -> Told:
+        try:
+            return DRIVES[client.name](folder, target.url, target.model, tmp_path_factory.mktemp(client.slug))
+        except (AssertionError, ValueError, subprocess.TimeoutExpired) as error:
+            return {scenario: {"failed": str(error)} for scenario in client.scenarios}
 
     def told_by(client: Client) -> Told:
-        folder: Path = folder_of(client)
-        if client.name not in told:
-            home = tmp_path_factory.mktemp(client.slug)
-            told[client.name] = DRIVES[client.name](folder, target.url, target.model, home)
-        return told[client.name]
+        return drive(client, folder_of(client))
 
     return told_by
 

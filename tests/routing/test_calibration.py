@@ -8,7 +8,7 @@ from scipy.special import expit, log_expit
 from sklearn.linear_model import LogisticRegression
 
 from lmoe_ray.routing import calibration
-from lmoe_ray.routing.calibration import PRIOR, Calibration, calibrate, calibration_from, lead_of
+from lmoe_ray.routing.calibration import PRIOR, Calibration, calibrate, calibration_from, calibration_of, lead_of
 from lmoe_ray.routing.held_out import HeldOut
 
 
@@ -110,6 +110,15 @@ def test_equally_sure_samples_are_answered_together_or_not_at_all() -> None:
     assert found.threshold_for(1.0) == pytest.approx(0.9)
     assert found.threshold_for(0.6) == pytest.approx(0.5)
     assert of((0.8, True), (0.8, False)).threshold_for(0.9) is None
+
+
+def test_labelled_prompts_are_counted_in_any_order() -> None:
+    found = calibration_of([0.6, 0.9, 0.7, 0.8, 0.5], [True, True, False, True, False])
+
+    assert found.confidences == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5])
+    assert found.is_right.tolist() == [True, True, False, True, False]
+    assert found.threshold_for(0.75) == pytest.approx(0.6)
+    assert (found.slope, found.offset) == PRIOR
 
 
 def test_no_threshold_where_even_the_surest_are_too_often_wrong() -> None:

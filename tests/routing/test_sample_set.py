@@ -68,12 +68,19 @@ def test_the_digest_tells_owners_apart() -> None:
 
 
 def test_a_new_expert_is_known_by_each_sentence_of_its_description() -> None:
-    text = "Reads maps.  Finds the way: on foot!\nKnows v1.2 of them"
+    text = "Reads maps.  Finds the way: on foot!\nKnows v1.2 of them\n\nIs new"
 
     samples = choose_samples([expert("maps", "where is Oslo?", description=text)], 1000, seed=0)
 
-    assert samples.rows == ("where is Oslo?", "Reads maps.", "Finds the way:", "on foot!", "Knows v1.2 of them")
-    assert samples.row_sources == ("", *[DESCRIPTION] * 4)
+    assert samples.rows == (
+        "where is Oslo?",
+        "Reads maps.",
+        "Finds the way:",
+        "on foot!",
+        "Knows v1.2 of them",
+        "Is new",
+    )
+    assert samples.row_sources == ("", *[DESCRIPTION] * 5)
 
 
 def test_an_expert_may_have_nothing_but_a_description(caplog: pytest.LogCaptureFixture) -> None:

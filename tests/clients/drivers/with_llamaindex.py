@@ -1,6 +1,7 @@
-"""LlamaIndex's class for servers like OpenAI's."""
+"""LlamaIndex's class for servers like OpenAI's.
 
-from __future__ import annotations
+It reads a function's annotations as they are at run time, so they must not be put off.
+"""
 
 from typing import Any, Literal
 
