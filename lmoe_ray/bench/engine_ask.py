@@ -21,6 +21,7 @@ from lmoe_ray.domain.sampling import SamplingParams
 from lmoe_ray.engine.async_engine import AsyncEngine
 from lmoe_ray.errors import PackageError
 from lmoe_ray.pretrained.model_source import resolve
+from lmoe_ray.pretrained.package_source import DEMO_INDEX
 from lmoe_ray.routing.expert_index import Progress
 from lmoe_ray.routing.router import TOOLS_EXPERT, RoutedModel
 from lmoe_ray.routing.similarity import QueryEmbedder, SimilarityRouter
@@ -91,7 +92,7 @@ def run(
         ModelSourceError: the base model is nowhere to be found, or is none that the engine can compute.
     """
     prompts = agent_routing.choose_prompts(test, num_prompts, settings.seed)
-    similarity = SimilarityRouter(RoutedModel("bench", experts), embedder, settings, cache_dir)
+    similarity = SimilarityRouter(RoutedModel("bench", experts), embedder, settings, cache_dir, shipped_dir=DEMO_INDEX)
     with open_ask(asked, settings.num_threads, cache_dir) as ask:
         return agent_routing.run(prompts, asked.model, ask, similarity, settings, progress)
 

@@ -21,6 +21,7 @@ from lmoe_ray.bench.routing_tables import print_report
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.package import Expert
 from lmoe_ray.errors import TrainingDataError
+from lmoe_ray.pretrained.package_source import DEMO_INDEX
 from lmoe_ray.routing.expert_index import Progress
 from lmoe_ray.routing.index_cache import load_or_build
 from lmoe_ray.routing.router import RoutedModel, RouterChain
@@ -86,11 +87,12 @@ def _chains(
     Ours alone abstains: the threshold means nothing on the scale of other rules' probabilities.
     """
     samples = choose_samples(model.experts, settings.max_samples, settings.seed)
-    ours = SimilarityRouter(model, embedder, settings, cache_dir, progress)
-    index = load_or_build(samples, embedder, cache_dir).index
+    ours = SimilarityRouter(model, embedder, settings, cache_dir, progress, DEMO_INDEX)
+    index = load_or_build(samples, embedder, cache_dir, shipped_dir=DEMO_INDEX).index
 
     def by(scoring: str) -> SimilarityRouter:
-        return SimilarityRouter(model, embedder, settings.model_copy(update={"scoring": scoring, **_NEVER}), cache_dir)
+        never = settings.model_copy(update={"scoring": scoring, **_NEVER})
+        return SimilarityRouter(model, embedder, never, cache_dir, shipped_dir=DEMO_INDEX)
 
     density = {} if settings.scoring == "density" else {"density": by("density")}
     routers = {OURS: ours, PREDECESSOR: by("airoboros"), **fit_baselines(model, index, embedder), **density}

@@ -53,9 +53,9 @@ def route(
 
 def _route_here(text: str, model: str | None, config: Path | None, plot: Path) -> RoutingDecision:
     """Route in this process, and draw what was looked at."""
-    from lmoe_ray.bench.sample_map import draw_map
     from lmoe_ray.cli.local_router import local_router
     from lmoe_ray.domain.chat import GenerateRequest, Message
+    from lmoe_ray.routing.sample_map import draw_map
 
     router, fitted = local_router(config, model, abstains=True)
     decision = asyncio.run(router.route(GenerateRequest("route", "", (Message("user", text),))))

@@ -81,7 +81,7 @@ def print_diagnosis(title: str, diagnosis: Diagnosis, console: Console) -> None:
         console.print(f"not examined: {sentence}", style="dim", markup=False, highlight=False)
     num_errors = len(diagnosis.errors)
     if num_errors:
-        console.print(f"[red]{num_errors} texts belong to two experts; keep each in one.")
+        console.print(f"[red]Errors, texts that several experts have: {num_errors}. Keep each in one.")
     else:
         console.print("[green]No errors; what is listed above is advice.")
 

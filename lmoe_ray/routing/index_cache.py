@@ -61,12 +61,13 @@ def load_or_build(
         encoder: asked only if neither folder has the index.
         cache_dir: read and written; ``None``: neither.
         progress: called while samples are embedded.
-        shipped_dir: read after the cache; ``None``: not.
+        shipped_dir: read before the cache; ``None``: not.
         known: an index of the same encoder, whose vectors are taken where the text is the same.
     """
     digest = digest_of(samples, encoder)
     folders = [cache_dir.expanduser() / "routing"] if cache_dir else []
-    for folder in [*folders, *([shipped_dir] if shipped_dir else [])]:
+    # The shipped one first: its confidence was measured on strangers' prompts, which nobody else has.
+    for folder in [*([shipped_dir] if shipped_dir else []), *folders]:
         if (fitted := _load(folder / digest, samples, digest)) is not None:
             return fitted
     fitted = build_fitted(samples, encoder if known is None else KnownVectors(encoder, known), progress)

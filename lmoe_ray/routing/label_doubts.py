@@ -10,7 +10,9 @@ dataset labels", JAIR 70): an expert's own mean confidence is its threshold, and
 expert's threshold is suspicious. Thresholds are capped, because in a package that is perfect but for one sample they
 would be out of that sample's reach. A doubt needs the neighbours' support as well.
 
-The shipped task head is not asked: it was fitted on the demo's samples and would vouch for each of their labels.
+The shipped task head is not asked: it was fitted on the demo's samples and would vouch for each of their labels. So
+does the tuned encoder, more softly, and a diagnosis says so. With the encoder as it was before, and the labels of
+160 of the demo's 5,366 samples changed at random, 105 of these were doubted, and 40 were among the first 50 doubts.
 """
 
 from __future__ import annotations

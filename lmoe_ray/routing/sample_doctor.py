@@ -62,7 +62,7 @@ def examine(
         contested_tasks=coverage.contested if coverage else (),
         unshown_tasks=coverage.unshown if coverage else (),
         suggestions=coverage.suggestions if coverage else (),
-        not_examined=tuple(_not_examined(counts, is_judged, coverage)),
+        not_examined=(*_not_examined(counts, is_judged, coverage), *_not_strangers(table, task_head)),
     )
 
 
@@ -112,3 +112,12 @@ def _not_examined(counts: Sequence[ExpertCount], is_judged: bool, coverage: Task
         yield f"labels and overlaps: that takes two experts with samples, and {_MIN_JUDGED} samples in all"
     if coverage is None:
         yield "tasks: the shipped task head knows the default embedder alone, and needs samples"
+
+
+def _not_strangers(table: SampleTable, task_head: TaskHead | None) -> Iterator[str]:
+    num_seen = sum(task_head.has_seen(text) for text in table.texts) if task_head else 0
+    if num_seen:
+        yield (
+            f"{num_seen} samples as a stranger would: the shipped encoder was tuned on them as they are filed, so it "
+            "agrees with their labels too often, and doubts and overlaps are fewer than they should be"
+        )

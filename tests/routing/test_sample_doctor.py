@@ -231,6 +231,13 @@ def test_without_a_task_head_the_tasks_are_said_to_be_left_out() -> None:
     assert any(sentence.startswith("tasks:") for sentence in diagnose(healthy()).not_examined)
 
 
+def test_samples_that_shaped_the_encoder_are_said_to_be_no_strangers_to_it() -> None:
+    head = tasks_of(coding=healthy()["code"], verse=sentences(POETRY, seed=5))
+
+    assert any(sentence.startswith("60 samples as a stranger") for sentence in diagnose(healthy(), head).not_examined)
+    assert not any("stranger" in sentence for sentence in diagnose(healthy()).not_examined)
+
+
 def test_a_lone_expert_is_examined_as_far_as_it_can_be() -> None:
     diagnosis = diagnose({"code": sentences(CODE)})
 
