@@ -3,6 +3,7 @@
     LMoEError                       500 server_error
     ├── SetupError                  the operator must act: the service does not start with it
     │   ├── SettingsError
+    │   ├── StaleCalibration
     │   ├── ModelSourceError
     │   ├── PackageError
     │   │   ├── PickleRefused

@@ -185,7 +185,14 @@ CLIENTS = (
         "npm",
         ("stream",),
     ),
-    Client("Open WebUI", "0.12.4", f"Connections → OpenAI API: `{URL}`"),
+    Client(
+        "Open WebUI",
+        "0.12.4",
+        f"Connections → OpenAI API: `{URL}`",
+        ("open-webui==0.12.4",),
+        "pip",
+        ("models", "chat", "stream"),
+    ),
     Client("LibreChat", "source of November 2026", f"`librechat.yaml`, custom endpoint: `baseURL: {URL}`"),
 )
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from tests.clients.open_webui import open_webui
+
 DRIVERS = Path(__file__).with_name("drivers")
 TIMEOUT_S = 240
 HELLO = "hello there"
@@ -161,4 +163,5 @@ DRIVES: Mapping[str, Drive] = {
     "llm": llm,
     "aider": aider,
     "Continue": continue_cli,
+    "Open WebUI": open_webui,
 }

@@ -6,6 +6,7 @@ back end, two from the browser, across origins.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -117,12 +118,13 @@ def until(
         time.sleep(0.2)
 
 
-def say(browser: webdriver.Chrome, text: str) -> None:
-    """Into the field at the bottom: others are for settings."""
+def say(browser: webdriver.Chrome, text: str, held: str = "") -> None:
+    """Into the field at the bottom: others are for settings. ``held`` is held when Enter is pressed."""
     fields = [field for field in browser.find_elements(By.TAG_NAME, "textarea") if field.is_displayed()]
     field = max(fields, key=lambda field: field.location["y"])
+    until(field.is_enabled)
     field.send_keys(text)
-    field.send_keys(Keys.ENTER)
+    field.send_keys(held, Keys.ENTER)
 
 
 def num_answers(browser: webdriver.Chrome) -> int:
@@ -157,11 +159,12 @@ def test_patrikzeros_shows_why_it_was_refused(start: Any, browser: webdriver.Chr
 
 def test_chatwithme_takes_its_own_answers_back(start: Any, browser: webdriver.Chrome) -> None:
     url = start(CLIENT["chatwithme.chat"], "vite", "dev", "--host", "127.0.0.1", "--port")
-    open_with(browser, f"{url}tutorial", state='{"api_token": "sk-test", "chats": []}')
-    browser.find_element(By.CSS_SELECTOR, "button.new").click()
-    until(lambda: "tutorial" not in browser.current_url)
+    chat = {"id": "1", "name": "talk", "created_at": 1, "messages": []}
+    stored = {"state": {"api_token": "sk-test"}, "chat-history-v1": [chat]}
+    open_with(browser, f"{url}1", **{name: json.dumps(value) for name, value in stored.items()})
+    until(lambda: "talk" in browser.find_element(By.TAG_NAME, "body").text)
     for turn in (1, 2, 3):
-        say(browser, "hello there")
+        say(browser, "hello there", Keys.CONTROL)
         until(lambda turn=turn: num_answers(browser) >= turn)
 
 

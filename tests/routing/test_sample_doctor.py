@@ -125,6 +125,13 @@ def test_a_sample_filed_under_the_wrong_expert_is_doubted_with_its_reasons() -> 
     assert doubt.likeness > 0.5
 
 
+def test_others_that_are_all_beyond_doubt_do_not_hide_the_one_that_is_not() -> None:
+    samples = healthy()
+    samples["code"] = (*samples["code"], "moon river haiku under a roof")
+
+    assert [doubt.suggested for doubt in diagnose(samples).doubts] == ["poetry"]
+
+
 def test_near_duplicates_do_not_vouch_for_one_anothers_label() -> None:
     samples = healthy()
     planted = tuple(f"moon river haiku petal dusk lyric verse rhyme autumn sonnet {i}" for i in range(12))
