@@ -24,7 +24,7 @@ from lmoe_ray.routing.choose_embedder import choose_embedder
 from lmoe_ray.routing.expert_index import Encoder
 from lmoe_ray.routing.index_cache import load_or_build
 from lmoe_ray.routing.sample_doctor import examine
-from lmoe_ray.routing.sample_findings import Claim, Diagnosis, Sample
+from lmoe_ray.routing.sample_findings import Claim, Diagnosis, Doubt, Overlap, Sample
 from lmoe_ray.routing.sample_set import choose_samples
 from lmoe_ray.routing.sample_table import StageProgress
 from lmoe_ray.routing.task_head import load_task_head
@@ -72,7 +72,10 @@ def _examine(
 
 def print_diagnosis(title: str, diagnosis: Diagnosis, console: Console) -> None:
     """Findings by kind, the gravest first; kinds without a finding are left out."""
-    console.print(_counts(title, diagnosis))
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    console.print(_counts(diagnosis))
+    if diagnosis.agreement is not None:
+        console.print(f"{diagnosis.agreement:.1%} of the samples find their expert from the others", highlight=False)
     for table in _tables(diagnosis):
         if table.row_count:
             console.print(table)
@@ -86,9 +89,8 @@ def print_diagnosis(title: str, diagnosis: Diagnosis, console: Console) -> None:
         console.print("[green]No errors; what is listed above is advice.")
 
 
-def _counts(title: str, diagnosis: Diagnosis) -> Table:
-    caption = "" if diagnosis.agreement is None else f"{diagnosis.agreement:.1%} find their expert from the others"
-    table = Table("expert", "samples", "used", title=escape(title), caption=caption, box=SIMPLE_HEAD)
+def _counts(diagnosis: Diagnosis) -> Table:
+    table = Table("expert", "samples", "used", box=SIMPLE_HEAD)
     for count in diagnosis.counts:
         table.add_row(count.expert, str(count.num_written), str(count.num_used))
     return table
@@ -111,33 +113,31 @@ def _tables(diagnosis: Diagnosis) -> Iterator[Table]:
     yield _table(
         "samples that look like another expert's",
         ("filed under", "looks like", "sure", "neighbours", "text, and the nearest sample of the other"),
-        [
-            (
-                d.sample.expert,
-                d.suggested,
-                f"{d.confidence:.2f} to {d.own_confidence:.2f}",
-                f"{d.num_agreeing} of {d.num_neighbours}",
-                _lines(d.sample.text, d.nearest),
-            )
-            for d in diagnosis.doubts
-        ],
+        list(map(_doubt, diagnosis.doubts)),
     )
-    yield _table(
-        "experts that overlap",
-        ("experts", "taken for", "examples"),
-        [
-            (
-                f"{o.first}\n{o.second}",
-                f"{o.second}: {o.first_as_second:.1%}\n{o.first}: {o.second_as_first:.1%}",
-                _lines(*(f"{example.expert}: {example.text}" for example in o.examples)),
-            )
-            for o in diagnosis.overlaps
-        ],
-    )
+    yield _table("experts that overlap", ("experts", "taken for", "examples"), list(map(_overlap, diagnosis.overlaps)))
     yield _table(
         "remarks",
         ("expert", "kind", "what", "text"),
         [(r.expert, r.kind, r.sentence, _cut(r.sample)) for r in diagnosis.remarks],
+    )
+
+
+def _doubt(doubt: Doubt) -> tuple[str, ...]:
+    return (
+        doubt.sample.expert,
+        doubt.suggested,
+        f"{doubt.confidence:.2f} to {doubt.own_confidence:.2f}",
+        f"{doubt.num_agreeing} of {doubt.num_neighbours}",
+        _lines(doubt.sample.text, doubt.nearest),
+    )
+
+
+def _overlap(overlap: Overlap) -> tuple[str, ...]:
+    return (
+        f"{overlap.first}\n{overlap.second}",
+        f"{overlap.second}: {overlap.first_as_second:.1%}\n{overlap.first}: {overlap.second_as_first:.1%}",
+        _lines(*(f"{example.expert}: {example.text}" for example in overlap.examples)),
     )
 
 
@@ -156,7 +156,7 @@ def _print_tasks(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _claim(claim: Claim) -> str:
-    return f"{claim.expert} {claim.share:.0%} by {claim.num_samples:.0f} samples"
+    return f"{claim.expert} {claim.share:.0%} (samples: {claim.num_samples:.0f})"
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:

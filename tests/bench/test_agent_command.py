@@ -41,3 +41,23 @@ def test_a_model_to_ask_without_anything_to_ask_it_is_refused(tmp_path: Path, ca
 
     assert result.exit_code == 2
     assert "asks nothing without --agent" in result.stderr
+
+
+def test_the_demos_threshold_comes_with_its_index_and_its_function_expert_is_asked(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    test = tmp_path / "test.jsonl"
+    texts = {"code": "write a python loop", "creative": "a haiku on rain"}
+    test.write_text("\n".join(json.dumps({"expert": name, "instruction": text}) for name, text in texts.items()))
+
+    command = ["bench", "routing", "--test", str(test), "--agent", "2", "--precision", "0.9", "--json"]
+    result = CliRunner().invoke(app, [*command, "--cache-dir", str(cache_dir)])
+
+    assert result.exit_code == 0, result.output
+    row = json.loads(result.stdout)
+    # Measured on prompts that came with the package; what is fitted on its samples alone has seen all of them.
+    assert 0 < row["threshold"] < 1
+    assert row["agent"]["asked"].endswith(
+        "with the adapter of function; it is told the experts' names and descriptions"
+    )
+    assert row["hybrid"]["asked_share"] <= row["agent"]["asked_share"] == 1.0

@@ -5,6 +5,7 @@ README's table is :func:`table` word for word, and the tests take from here what
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 HOST = "http://127.0.0.1:8000"
@@ -18,8 +19,8 @@ class Client:
     Attributes:
         version: the one that was looked at.
         pointed: how its user points it at a server.
-        requirements: what its package manager is asked for; empty if there is nothing to install.
-        manager: ``pip``, ``npm`` or ``git``.
+        requirements: what its package manager is asked for; with git, repository, commit and what it needs from pip.
+        manager: ``pip``, ``npm`` or ``git``; empty if ``install.py`` leaves it out.
         scenarios: what it was run for; empty: its requests are replayed only.
     """
 
@@ -37,7 +38,8 @@ class Client:
 
     @property
     def verified(self) -> str:
-        return f"run: {', '.join(self.scenarios)}" if self.scenarios else "replayed"
+        names = ", ".join(scenario.replace("_", " ") for scenario in self.scenarios)
+        return f"run: {names}" if names else "replayed"
 
 
 GITHUB = "https://github.com"
@@ -49,6 +51,7 @@ CLIENTS = (
         f"environment `OPENAI_API_HOST={HOST}`, without `/v1`",
         (f"{GITHUB}/mckaywrigley/chatbot-ui", "6bdbf1cbe38ff3a40c6d14df4610656ea26b174e"),
         "git",
+        ("models", "stream"),
     ),
     Client("chatbot-ui v2", "81328b6, June 2024", f"Models → new custom model: base URL `{URL}`, any key"),
     Client(
@@ -57,6 +60,7 @@ CLIENTS = (
         f"environment `OPENAI_API_BASE_URL={HOST}`, without `/v1`",
         (f"{GITHUB}/blrchen/chatgpt-minimal", "dfa584dc6188016b124e9f2a96d50595ee49fedc"),
         "git",
+        ("stream",),
     ),
     Client(
         "chatwithme.chat",
@@ -64,6 +68,7 @@ CLIENTS = (
         "one line of `src/lib/client/OpenAI.ts`: the address in `completion()`",
         (f"{GITHUB}/kierangilliam/chatwithme.chat", "252905a2107d7819ff742f18a3e2f77e3da9982c"),
         "git",
+        ("chat",),
     ),
     Client(
         "chatgptui/desktop",
@@ -76,6 +81,7 @@ CLIENTS = (
         "two lines of `src/App.svelte`: the address given to `SSE`, `basePath` in `Configuration`",
         (f"{GITHUB}/patrikzudel/PatrikZeros-ChatGPT-API-UI", "8a935929c47da17f789e852e20f12c24f4a24424"),
         "git",
+        ("stream", "title", "error"),
     ),
     Client(
         "openai-cli-client",
@@ -89,7 +95,7 @@ CLIENTS = (
             "pyxdg",
         ),
         "git",
-        ("completion", "second turn"),
+        ("completion", "second_turn"),
     ),
     Client(
         "openai-cli 0.0.3",
@@ -117,8 +123,9 @@ CLIENTS = (
     ),
     Client(
         "openai npm",
-        "6",
+        "6.49.0",
         f'`baseURL: "{URL}"`',
+        ("openai@6.49.0",),
         scenarios=("chat", "stream", "tools", "structured", "response", "embeddings", "models"),
     ),
     Client(
@@ -201,3 +208,7 @@ def table() -> str:
     """The rows as Markdown."""
     head = "| Client | Version | Point it at the server | Verified |\n|---|---|---|---|\n"
     return head + "".join(f"| {c.name} | {c.version} | {c.pointed} | {c.verified} |\n" for c in CLIENTS)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())

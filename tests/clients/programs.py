@@ -95,7 +95,7 @@ def openai_cli_client(folder: Path, url: str, model: str, home: Path) -> Told:
     typed = f"{HELLO}\nand then?\nexit()\n"
     program = folder / "openai_chat.py"
     printed = run(folder / ".venv/bin/python", program, home=home, stdin=typed, **variables)
-    return dict(zip(("completion", "second turn"), printed.split("You: ")[1:], strict=False))
+    return dict(zip(("completion", "second_turn"), printed.split("You: ")[1:], strict=False))
 
 
 def llm(folder: Path, url: str, model: str, home: Path) -> Told:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.clients.catalogue import CLIENTS
+
 pytestmark = [
     pytest.mark.clients,
     pytest.mark.ray,
@@ -19,7 +21,7 @@ pytestmark = [
 
 SCRIPT = Path(__file__).with_name("openai_node.mjs")
 #: The newest that runs on node 20.
-PACKAGE = "openai@6"
+(PACKAGE,) = next(client.requirements for client in CLIENTS if client.name == "openai npm")
 
 
 @pytest.fixture(scope="session")
