@@ -216,6 +216,10 @@ class RouterSettings(_Strict):
             raise ValueError("hybrid asks below a threshold: set precision, calibration or threshold")
         if self.kind == "agent" and (self.precision or self.calibration):
             raise ValueError("precision and calibration are about samples, which an agent does not read; set threshold")
+        if self.scoring != "fused" and (self.precision or self.calibration):
+            raise ValueError(
+                f"precision and calibration are measured with scoring=fused, not {self.scoring}; set threshold"
+            )
         return self
 
 

@@ -123,6 +123,12 @@ def test_a_precision_that_nothing_or_everything_has_is_refused(precision: float)
         parse_router({"precision": precision})
 
 
+@pytest.mark.parametrize("router", [{"precision": 0.9}, {"calibration": "a.json"}])
+def test_what_is_measured_with_one_rule_is_no_threshold_for_another(router: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="measured with scoring=fused, not density; set threshold"):
+        parse_router({**router, "scoring": "density"})
+
+
 def test_the_calibration_file_is_expanded_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/of/somebody")
 

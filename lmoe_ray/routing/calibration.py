@@ -36,7 +36,7 @@ class Calibration:
 
     slope: float
     offset: float
-    confidences: NDArray[np.float32]
+    confidences: Floats
     is_right: NDArray[np.bool_]
 
     def confidence(self, lead: float) -> float:
@@ -50,12 +50,12 @@ class Calibration:
 
     def precision_at(self, threshold: float) -> float:
         """Share of right ones among the held-out samples at least so sure; 1 if none is."""
-        chosen = self.is_right[self.confidences >= np.float32(threshold)]
+        chosen = self.is_right[self.confidences >= threshold]
         return float(chosen.mean()) if len(chosen) else 1.0
 
     def coverage_at(self, threshold: float) -> float:
         """Share of the held-out samples at least so sure."""
-        return float((self.confidences >= np.float32(threshold)).mean()) if len(self.confidences) else 0.0
+        return float((self.confidences >= threshold).mean()) if len(self.confidences) else 0.0
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """To be kept in a file; :func:`calibration_from` reads them."""
@@ -75,17 +75,17 @@ def calibration_from(arrays: dict[str, NDArray[np.generic]]) -> Calibration:
         KeyError, ValueError: an array is missing or has another shape.
     """
     slope, offset = arrays["curve"].astype(np.float64).tolist()
-    return Calibration(slope, offset, arrays["confidences"].astype(np.float32), arrays["is_right"].astype(np.bool_))
+    return Calibration(slope, offset, arrays["confidences"].astype(np.float64), arrays["is_right"].astype(np.bool_))
 
 
 def calibrate(held_out: HeldOut | None) -> Calibration:
     """Milliseconds. Without held-out samples it is the curve of public prompts, and knows no threshold."""
     if held_out is None:
-        return Calibration(*PRIOR, np.empty(0, np.float32), np.empty(0, np.bool_))
+        return Calibration(*PRIOR, np.empty(0), np.empty(0, np.bool_))
     leads = lead_of(held_out.log_probabilities)
     is_right = held_out.log_probabilities.argmax(axis=1) == held_out.owners
     slope, offset = _fit_curve(leads, is_right)
-    confidences = expit(offset + slope * leads).astype(np.float32)
+    confidences = np.asarray(expit(offset + slope * leads), np.float64)
     order = np.argsort(-confidences, kind="stable")
     return Calibration(slope, offset, confidences[order], is_right[order])
 
@@ -93,7 +93,7 @@ def calibrate(held_out: HeldOut | None) -> Calibration:
 def calibration_of(confidences: Sequence[float], is_right: Sequence[bool]) -> Calibration:
     """Of prompts that were routed and are labelled, one confidence and one verdict each; the curve is not theirs."""
     order = np.argsort(-np.array(confidences), kind="stable")
-    return Calibration(*PRIOR, np.array(confidences, np.float32)[order], np.array(is_right, np.bool_)[order])
+    return Calibration(*PRIOR, np.array(confidences, np.float64)[order], np.array(is_right, np.bool_)[order])
 
 
 def lead_of(log_probabilities: Floats) -> Floats:

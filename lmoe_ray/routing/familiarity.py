@@ -21,7 +21,8 @@ Sorted = NDArray[np.float32]
 #: What only so small a share of the samples falls short of begins to be unusual.
 UNUSUAL_SHARE = 0.02
 
-_NUM_NEAREST = 5
+#: Samples whose mean cosine is the nearness of a text.
+NUM_NEAREST = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,20 @@ def nearness_of(nearest: Nearest) -> Floats:
 
 
 def _usual(ascending: Sorted, value: float) -> float:
-    """1, or less where nearly all of ``ascending`` lies above ``value``."""
-    share_below = float(np.searchsorted(ascending, np.float32(value), side="right")) / max(len(ascending), 1)
-    return min(1.0, share_below / UNUSUAL_SHARE)
+    """1, or less where nearly all of ``ascending`` lies above ``value``.
+
+    ``value`` counts as one of them, as in a conformal test (Vovk et al. 2005): of requests like the samples, a share
+    of ``UNUSUAL_SHARE * f`` at most falls below ``f``, however few samples there are. Beside fewer than 49 nothing can.
+    """
+    num_below = 1 + int(np.searchsorted(ascending, np.float32(value), side="right"))
+    return min(1.0, num_below / (1 + len(ascending)) / UNUSUAL_SHARE)
 
 
 def _nearness_across_folds(index: ExpertIndex, folds: Folds) -> Sorted:
     """``[num_rows]``; with a single fold everybody is a stranger to all others but himself."""
     vectors = index.vectors[folds.rows]
     if len(np.unique(folds.folds)) < 2:
-        return nearness_of(index.others_of(folds.rows, _NUM_NEAREST)).astype(np.float32)
+        return nearness_of(index.others_of(folds.rows, NUM_NEAREST)).astype(np.float32)
     nearness = np.empty(len(vectors), np.float32)
     for fold in range(NUM_FOLDS):
         is_held_out = folds.folds == fold
@@ -89,5 +94,5 @@ def _nearness_across_folds(index: ExpertIndex, folds: Folds) -> Sorted:
 
 
 def _mean_of_highest(cosines: NDArray[np.float32]) -> Floats:
-    count = min(_NUM_NEAREST, cosines.shape[1])
+    count = min(NUM_NEAREST, cosines.shape[1])
     return np.asarray(np.partition(cosines.astype(np.float64), -count, axis=1)[:, -count:].mean(axis=1))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from lmoe_ray.errors import ModelSourceError
-from lmoe_ray.routing.known_words import known_share
+from lmoe_ray.routing.known_words import NUM_ASSUMED, known_share
 from lmoe_ray.routing.text_tokens import shorten
 
 #: Texts in one forward pass.
@@ -47,7 +47,7 @@ class ReferenceEncoder:
     def known_share(self, text: str) -> float:
         """Share of the words that are in the vocabulary, 0 to 1; 1 where the tokenizer does not tell its words."""
         tokenizer = getattr(self._model.tokenizer, "backend_tokenizer", None)
-        return 1.0 if tokenizer is None else known_share(tokenizer, shorten(text, self.max_tokens))
+        return 1.0 if tokenizer is None else known_share(tokenizer, shorten(text, self.max_tokens), NUM_ASSUMED)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special ones included; one above ``max_tokens`` where it has more."""

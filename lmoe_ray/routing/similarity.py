@@ -85,6 +85,7 @@ class SimilarityRouter:
         standing, model = self._standing, self._model.as_seen_by(request)
         if standing is None or not standing.knows_any(model.expert_names):
             return fall_back(model, "no expert has routing samples")
+        threshold = self._threshold.value if request.routing.threshold is None else request.routing.threshold
         query = read_query(request)
         if not request.routing.is_sticky:
             query = query.without_conversation()
@@ -95,7 +96,6 @@ class SimilarityRouter:
         looks = [standing.look(text, vector) for text, vector in zip(texts, vectors, strict=True)]
         verdict = standing.verdict(looks, model.expert_names)
         neighbours = standing.neighbours(vectors[0], model.expert_names)
-        threshold = self._threshold.value if request.routing.threshold is None else request.routing.threshold
         return self._decide(model, verdict, neighbours, threshold)
 
     async def update(self, model: RoutedModel) -> None:

@@ -17,10 +17,11 @@ from lmoe_ray.domain.decision import Candidate, Neighbour
 from lmoe_ray.routing.calibration import lead_of
 from lmoe_ray.routing.evidence import softmax, weights_of
 from lmoe_ray.routing.expert_index import Encoder, Vectors
-from lmoe_ray.routing.familiarity import nearness_of
+from lmoe_ray.routing.familiarity import NUM_NEAREST, nearness_of
 from lmoe_ray.routing.fitted_index import FittedIndex
 from lmoe_ray.routing.scoring import make_scorer
 from lmoe_ray.routing.task_head import load_task_head
+from lmoe_ray.routing.vector_cache import text_digest
 from lmoe_ray.settings import RouterSettings
 
 Floats = NDArray[np.float64]
@@ -79,7 +80,7 @@ class Standing:
         self._is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1
         self._encoder = encoder
         self._show_samples = settings.show_samples
-        self._looks: OrderedDict[str, Look] = OrderedDict()
+        self._looks: OrderedDict[bytes, Look] = OrderedDict()
 
     def knows_any(self, experts: Sequence[str]) -> bool:
         """Whether one of ``experts`` has samples."""
@@ -88,10 +89,11 @@ class Standing:
 
     def look(self, text: str, vector: Vectors) -> Look:
         """A text and its unit vector ``[dim]``; one that came lately costs nothing."""
-        if (known := self._looks.get(text)) is not None:
-            self._looks.move_to_end(text)
+        key = text_digest(text)
+        if (known := self._looks.get(key)) is not None:
+            self._looks.move_to_end(key)
             return known
-        look = self._looks[text] = self._look(text, vector)
+        look = self._looks[key] = self._look(text, vector)
         if len(self._looks) > MAX_LOOKS:
             self._looks.popitem(last=False)
         return look
@@ -118,13 +120,14 @@ class Standing:
         return tuple(self._neighbour(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True))
 
     def _look(self, text: str, vector: Vectors) -> Look:
-        nearest = self._index.per_expert(vector[np.newaxis], self._scorer.k)
-        opinions = self._scorer.opinions(text, vector, nearest)
+        # Familiarity was learnt from NUM_NEAREST samples, so a smaller k must not hide some of them.
+        most = self._index.per_expert(vector[np.newaxis], max(self._scorer.k, NUM_NEAREST))
+        opinions = self._scorer.opinions(text, vector, tuple(cosines[:, : self._scorer.k] for cosines in most))
         known_share, familiarity = self._encoder.known_share(text), self.fitted.familiarity
         return Look(
             opinions,
             self._scorer.fuse(opinions),
-            familiarity.of(float(nearness_of(nearest)[0]), known_share),
+            familiarity.of(float(nearness_of(most)[0]), known_share),
             familiarity.is_readable(known_share),
         )
 

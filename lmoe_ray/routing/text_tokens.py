@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from lmoe_ray.routing.bert_weights import UnsupportedEncoder
-from lmoe_ray.routing.known_words import known_share
+from lmoe_ray.routing.known_words import NUM_ASSUMED, known_share
 
 # Tokenizers read a text to its end before they cut it, so that megabytes would cost seconds. English
 # has about 4 characters a token; whitespace in code, the thinnest kind, stays well below 32.
@@ -50,8 +50,8 @@ class TextTokens:
         return self._tokenizer.get_vocab()
 
     def known_share(self, text: str) -> float:
-        """See :func:`lmoe_ray.routing.known_words.known_share`."""
-        return known_share(self._tokenizer, shorten(text, self._max_tokens))
+        """With ``NUM_ASSUMED``, see :func:`lmoe_ray.routing.known_words.known_share`."""
+        return known_share(self._tokenizer, shorten(text, self._max_tokens), NUM_ASSUMED)
 
     def count(self, texts: Sequence[str], *, special: bool = True) -> list[int]:
         """Tokens of each text; one above the limit where it has more."""

@@ -18,8 +18,8 @@ from lmoe_ray.settings import RouterSettings
 
 logger = logging.getLogger(__name__)
 
-#: Above every confidence: nothing on the held-out samples was as precise as wanted.
-NEVER = 1.0
+#: Above every confidence, which may be 1: nothing on the held-out samples was as precise as wanted.
+NEVER = 1.0 + 2.0**-52
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,16 @@ def read_calibration(file: Path) -> CalibrationFile:
     """
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        return CalibrationFile(
+        found = CalibrationFile(
             str(data["digest"]),
             float(data["precision"]),
             float(data["threshold"]),
             float(data["coverage"]),
             int(data["num_judged"]),
         )
+        if not (0 < found.precision < 1 and 0 <= found.threshold <= NEVER):
+            raise ValueError(f"precision={found.precision} and threshold={found.threshold} must lie between 0 and 1")
+        return found
     except (OSError, ValueError, KeyError, TypeError) as exc:
         problem = f"{file} is no file of `lmoe calibrate`: {exc!r}; write it again"
         raise SettingsError("router.calibration", problem) from exc

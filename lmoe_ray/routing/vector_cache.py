@@ -24,7 +24,7 @@ class VectorCache:
 
     def get(self, text: str) -> NDArray[np.float32] | None:
         """The vector of ``text``, shared and therefore read-only, if it is here."""
-        key = _digest(text)
+        key = text_digest(text)
         if (vector := self._vectors.get(key)) is not None:
             self._vectors.move_to_end(key)
         return vector
@@ -33,12 +33,13 @@ class VectorCache:
         """Keep a copy of ``vector`` and return it, as :meth:`get` will."""
         kept = vector.copy()
         kept.setflags(write=False)
-        self._vectors[_digest(text)] = kept
+        self._vectors[text_digest(text)] = kept
         if len(self._vectors) > self._max_vectors:
             self._vectors.popitem(last=False)
         return kept
 
 
-def _digest(text: str) -> bytes:
+def text_digest(text: str) -> bytes:
+    """Sixteen bytes in place of a text of any length."""
     # JSON may bring half a surrogate pair, which strict UTF-8 refuses.
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

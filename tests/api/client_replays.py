@@ -34,7 +34,8 @@ OPENAI_PYTHON = {
 OPENAI_NODE = {**BEARER, "Accept": "application/json", "User-Agent": "OpenAI/JS 6.49.0", "x-stainless-lang": "js"}
 
 #: What the graph says unless a replay has its own script, and the same put together.
-HELLO: tuple[Step, ...] = ("Hel", "lo")
+GREETING = "Grüße 🦊"
+HELLO: tuple[Step, ...] = ("Grü", "ße 🦊")
 PARIS: tuple[Step, ...] = ('{"city": ', '"Paris"}')
 CALL: tuple[Step, ...] = (
     TokenDelta("", (1,), Usage(4, 1), calls=(CallPiece(0, "weather", '{"city": '),)),
@@ -172,13 +173,13 @@ PARTS: Json = {"model": "demo", "messages": [{"role": "user", "content": [{"type
 
 CHATBOT_UI_REPLAYS = (
     listing("chatbot-ui v1", {**BEARER, "Content-Type": "application/json"}, frozenset({GPT, "gpt-4"})),
-    Replay("chatbot-ui v1", "chats", reads.stream_until_done, "Hello", CHATBOT_UI),
-    Replay("chatbot-ui v1", "chats in August 2023", reads.stream_until_reason, "Hello", CHATBOT_UI_AUGUST),
+    Replay("chatbot-ui v1", "chats", reads.stream_until_done, GREETING, CHATBOT_UI),
+    Replay("chatbot-ui v1", "chats in August 2023", reads.stream_until_reason, GREETING, CHATBOT_UI_AUGUST),
     Replay(
         "chatbot-ui v1",
         "chats without a key",
         reads.stream_until_done,
-        "Hello",
+        GREETING,
         CHATBOT_UI,
         headers={"Authorization": "Bearer undefined"},
     ),
@@ -194,7 +195,7 @@ CHATBOT_UI_REPLAYS = (
         "chatbot-ui v2",
         "chats with a model of one's own",
         reads.stream_of_chunks,
-        "Hello",
+        GREETING,
         chat(*TURNS, temperature=0.5, stream=True),
         headers=CHATBOT_UI_HEADERS,
     ),
@@ -202,7 +203,7 @@ CHATBOT_UI_REPLAYS = (
         "chatbot-ui v2",
         "chats with a built-in model",
         reads.stream_of_chunks,
-        "Hello",
+        GREETING,
         CHATBOT_UI_V2,
         headers=CHATBOT_UI_HEADERS,
     ),
@@ -227,7 +228,7 @@ CHATBOT_UI_REPLAYS = (
         "chatbot-ui v2",
         "tells a tool's result",
         reads.stream_of_chunks,
-        "Hello",
+        GREETING,
         CHATBOT_UI_RESULT,
         headers=CHATBOT_UI_HEADERS,
     ),
@@ -235,7 +236,7 @@ CHATBOT_UI_REPLAYS = (
         "chatbot-ui v2",
         "runs a command",
         reads.whole_message,
-        "Hello",
+        GREETING,
         CHATBOT_UI_COMMAND,
         headers=CHATBOT_UI_HEADERS,
         settings={"unknown_model": "default"},
@@ -244,12 +245,12 @@ CHATBOT_UI_REPLAYS = (
 
 CLIENTS_OF_2023 = (
     *CHATBOT_UI_REPLAYS,
-    Replay("chatgpt-minimal", "chats", reads.stream_until_done, "Hello", MINIMAL, headers=MINIMAL_HEADERS),
+    Replay("chatgpt-minimal", "chats", reads.stream_until_done, GREETING, MINIMAL, headers=MINIMAL_HEADERS),
     Replay(
         "chatgpt-minimal",
         "asks again after a turn that failed",
         reads.stream_until_done,
-        "Hello",
+        GREETING,
         MINIMAL_AGAIN,
         headers=MINIMAL_HEADERS,
     ),
@@ -261,8 +262,8 @@ CLIENTS_OF_2023 = (
         method="OPTIONS",
         headers=ASKED,
     ),
-    Replay("chatwithme.chat", "chats", reads.whole_message, "Hello", chat("user", "hello", model=GPT), headers=PAGE),
-    Replay("chatwithme.chat", "goes on", reads.whole_message, "Hello", CHATWITHME_THIRD_TURN, headers=PAGE),
+    Replay("chatwithme.chat", "chats", reads.whole_message, GREETING, chat("user", "hello", model=GPT), headers=PAGE),
+    Replay("chatwithme.chat", "goes on", reads.whole_message, GREETING, CHATWITHME_THIRD_TURN, headers=PAGE),
     Replay(
         "chatwithme.chat",
         "is refused",
@@ -272,15 +273,15 @@ CLIENTS_OF_2023 = (
         headers=PAGE,
         script=TOO_LONG,
     ),
-    Replay("chatgptui/desktop", "chats", reads.stream_of_blocks, "Hello", chat(*TURNS, model=GPT, stream=True)),
+    Replay("chatgptui/desktop", "chats", reads.stream_of_blocks, GREETING, chat(*TURNS, model=GPT, stream=True)),
     Replay(
         "chatgptui/desktop",
         "finds a title",
         reads.stream_of_blocks,
-        "Hello",
+        GREETING,
         chat("user", "a title for: hello", model=GPT, stream=True),
     ),
-    Replay("chatgptui/desktop", "explains a command's output", reads.stream_of_blocks, "Hello", DESKTOP_TERMINAL),
+    Replay("chatgptui/desktop", "explains a command's output", reads.stream_of_blocks, GREETING, DESKTOP_TERMINAL),
     Replay(
         "PatrikZeros",
         "asks the browser's leave",
@@ -293,13 +294,13 @@ CLIENTS_OF_2023 = (
         "PatrikZeros",
         "chats",
         reads.stream_until_done,
-        "Hello",
+        GREETING,
         chat(*TURNS, model=GPT, stream=True),
         headers=PAGE,
     ),
-    Replay("PatrikZeros", "chats at one go", reads.whole_message, "Hello", chat(*TURNS, model=GPT), headers=PAGE),
-    Replay("PatrikZeros", "finds a title", reads.whole_message, "Hello", PATRIK_TITLE, headers=PAGE),
-    Replay("PatrikZeros", "drops the oldest turn", reads.stream_until_done, "Hello", PATRIK_TRIMMED, headers=PAGE),
+    Replay("PatrikZeros", "chats at one go", reads.whole_message, GREETING, chat(*TURNS, model=GPT), headers=PAGE),
+    Replay("PatrikZeros", "finds a title", reads.whole_message, GREETING, PATRIK_TITLE, headers=PAGE),
+    Replay("PatrikZeros", "drops the oldest turn", reads.stream_until_done, GREETING, PATRIK_TRIMMED, headers=PAGE),
     Replay(
         "PatrikZeros",
         "fills the context",
@@ -309,17 +310,17 @@ CLIENTS_OF_2023 = (
         headers=PAGE,
         script=TOO_LONG,
     ),
-    Replay("openai-cli-client", "asks", reads.whole_text, "Hello", OPENAI_CLI_CLIENT, ENGINE),
+    Replay("openai-cli-client", "asks", reads.whole_text, GREETING, OPENAI_CLI_CLIENT, ENGINE),
     Replay(
         "openai-cli-client",
         "goes on",
         reads.whole_text,
-        "Hello",
+        GREETING,
         {**OPENAI_CLI_CLIENT, "prompt": "hello Hello and then"},
         ENGINE,
     ),
-    Replay("openai-cli 0.0.3", "asks", reads.whole_text, "Hello", OPENAI_CLI, COMPLETIONS),
-    Replay("openai-cli git", "asks", reads.whole_message, "Hello", OPENAI_CLI_GIT),
+    Replay("openai-cli 0.0.3", "asks", reads.whole_text, GREETING, OPENAI_CLI, COMPLETIONS),
+    Replay("openai-cli git", "asks", reads.whole_message, GREETING, OPENAI_CLI_GIT),
 )
 
 
@@ -329,8 +330,8 @@ def _of_openai(client: str, headers: Mapping[str, str]) -> tuple[Replay, ...]:
     call = chat(*TURNS, tools=[STRICT_WEATHER], tool_choice="required", stream=True)
     return (
         listing(client, headers),
-        Replay(client, "chats", reads.whole_message, "Hello", chat(*TURNS), headers=headers),
-        Replay(client, "streams", reads.stream_of_chunks, "Hello", chat(*TURNS, stream=True), headers=headers),
+        Replay(client, "chats", reads.whole_message, GREETING, chat(*TURNS), headers=headers),
+        Replay(client, "streams", reads.stream_of_chunks, GREETING, chat(*TURNS, stream=True), headers=headers),
         Replay(
             client, "calls", reads.stream_of_calls, ("weather", {"city": "Paris"}), call, headers=headers, script=CALL
         ),
@@ -343,12 +344,12 @@ def _of_openai(client: str, headers: Mapping[str, str]) -> tuple[Replay, ...]:
             headers=headers,
             script=PARIS,
         ),
-        Replay(client, "responds", reads.whole_response, "Hello", asked, RESPONSES, headers=headers),
+        Replay(client, "responds", reads.whole_response, GREETING, asked, RESPONSES, headers=headers),
         Replay(
             client,
             "streams a response",
             reads.stream_of_response,
-            "Hello",
+            GREETING,
             {**asked, "stream": True},
             RESPONSES,
             headers=headers,
@@ -380,10 +381,10 @@ LIBRARIES = (
         "LangChain Python",
         "invokes",
         reads.whole_message,
-        "Hello",
+        GREETING,
         chat(*TURNS, stream=False, max_completion_tokens=64),
     ),
-    Replay("LangChain Python", "streams", reads.stream_of_chunks, "Hello", chat(*TURNS, stream=True)),
+    Replay("LangChain Python", "streams", reads.stream_of_chunks, GREETING, chat(*TURNS, stream=True)),
     Replay(
         "LangChain Python",
         "structures an answer",
@@ -406,8 +407,8 @@ LIBRARIES = (
         ),
         script=CALL,
     ),
-    Replay("LangChain Python", "tells a tool's result", reads.whole_message, "Hello", AGENT_TURN),
-    Replay("LangChain Python", "sends parts", reads.whole_message, "Hello", {**PARTS, "stream": False}),
+    Replay("LangChain Python", "tells a tool's result", reads.whole_message, GREETING, AGENT_TURN),
+    Replay("LangChain Python", "sends parts", reads.whole_message, GREETING, {**PARTS, "stream": False}),
     Replay(
         "LangChain Python",
         "fills the context",
@@ -420,7 +421,7 @@ LIBRARIES = (
         "LangChain JS",
         "streams",
         reads.stream_with_usage,
-        ("Hello", 4),
+        (GREETING, 4),
         chat("user", "hello there", **STREAM_USAGE, frequency_penalty=0, presence_penalty=0, user="u"),
         headers=OPENAI_NODE,
     ),
@@ -428,7 +429,7 @@ LIBRARIES = (
         "LlamaIndex OpenAILike",
         "chats",
         reads.whole_message,
-        "Hello",
+        GREETING,
         chat(*TURNS, stream=False, temperature=0.1),
         headers=OPENAI_PYTHON,
     ),
@@ -436,15 +437,15 @@ LIBRARIES = (
         "LlamaIndex OpenAILike",
         "completes",
         reads.whole_text,
-        "Hello",
+        GREETING,
         {**LLAMA_INDEX, "stream": False},
         COMPLETIONS,
     ),
-    Replay("LlamaIndex OpenAILike", "streams", reads.stream_of_text, "Hello", LLAMA_INDEX, COMPLETIONS),
-    Replay("LiteLLM", "chats", reads.whole_message, "Hello", chat(*TURNS), headers=OPENAI_PYTHON),
-    Replay("LiteLLM", "streams", reads.stream_with_usage, ("Hello", 9), chat(*TURNS, **STREAM_USAGE)),
-    Replay("LiteLLM", "takes us for its proxy", reads.whole_message, "Hello", chat(*TURNS), "/chat/completions"),
-    Replay("LiteLLM", "completes", reads.whole_text, "Hello", {"model": "demo", "prompt": "hello"}, COMPLETIONS),
+    Replay("LlamaIndex OpenAILike", "streams", reads.stream_of_text, GREETING, LLAMA_INDEX, COMPLETIONS),
+    Replay("LiteLLM", "chats", reads.whole_message, GREETING, chat(*TURNS), headers=OPENAI_PYTHON),
+    Replay("LiteLLM", "streams", reads.stream_with_usage, (GREETING, 9), chat(*TURNS, **STREAM_USAGE)),
+    Replay("LiteLLM", "takes us for its proxy", reads.whole_message, GREETING, chat(*TURNS), "/chat/completions"),
+    Replay("LiteLLM", "completes", reads.whole_text, GREETING, {"model": "demo", "prompt": "hello"}, COMPLETIONS),
     Replay(
         "LiteLLM",
         "fills the context",
@@ -453,13 +454,13 @@ LIBRARIES = (
         chat(*TURNS),
         script=TOO_LONG,
     ),
-    Replay("AI SDK", "generates", reads.whole_message, "Hello", chat(*TURNS)),
-    Replay("AI SDK", "streams", reads.stream_of_chunks, "Hello", chat(*TURNS, stream=True)),
+    Replay("AI SDK", "generates", reads.whole_message, GREETING, chat(*TURNS)),
+    Replay("AI SDK", "streams", reads.stream_of_chunks, GREETING, chat(*TURNS, stream=True)),
     Replay(
         "AI SDK",
         "responds",
         reads.whole_response,
-        "Hello",
+        GREETING,
         {"model": "demo", "input": [{"role": "user", "content": [{"type": "input_text", "text": "hello there"}]}]},
         RESPONSES,
     ),
@@ -467,12 +468,12 @@ LIBRARIES = (
 
 DUMMY_KEY = {"Authorization": "Bearer DUMMY_KEY"}
 PROGRAMS = (
-    Replay("llm", "asks", reads.stream_with_usage, ("Hello", 3), LLM_CLI, headers=DUMMY_KEY),
+    Replay("llm", "asks", reads.stream_with_usage, (GREETING, 3), LLM_CLI, headers=DUMMY_KEY),
     Replay(
         "llm",
         "completes",
         reads.stream_of_text,
-        "Hello",
+        GREETING,
         {"model": "demo", "prompt": "hello there", **STREAM_USAGE},
         COMPLETIONS,
         headers=DUMMY_KEY,
@@ -495,31 +496,33 @@ PROGRAMS = (
         headers=DUMMY_KEY,
         script=CALL,
     ),
-    Replay("aider", "edits", reads.stream_of_chunks, "Hello", AIDER, headers=OPENAI_PYTHON),
+    Replay("aider", "edits", reads.stream_of_chunks, GREETING, AIDER, headers=OPENAI_PYTHON),
     listing("Continue", {**BEARER, "x-api-key": "sk-test"}),
-    Replay("Continue", "chats", reads.stream_with_usage, ("Hello", 3), {**LLM_CLI, "tools": NINE_TOOLS}),
+    Replay("Continue", "chats", reads.stream_with_usage, (GREETING, 3), {**LLM_CLI, "tools": NINE_TOOLS}),
     Replay(
         "Continue",
         "completes code",
         reads.stream_of_text,
-        "Hello",
+        GREETING,
         {**LLAMA_INDEX, "prompt": "def f", "max_tokens": 64, "stop": ["\n\n"]},
         COMPLETIONS,
         headers={**BEARER, "x-api-key": "sk-test"},
     ),
     listing("Open WebUI", {}),
-    Replay("Open WebUI", "chats", reads.stream_in_open_webui, "Hello", chat(*TURNS, stream=True)),
-    Replay("Open WebUI", "finds a title", reads.whole_message, "Hello", {**PARTS, "max_tokens": 1000, "stream": False}),
+    Replay("Open WebUI", "chats", reads.stream_in_open_webui, GREETING, chat(*TURNS, stream=True)),
+    Replay(
+        "Open WebUI", "finds a title", reads.whole_message, GREETING, {**PARTS, "max_tokens": 1000, "stream": False}
+    ),
     listing("LibreChat"),
     Replay(
         "LibreChat",
         "chats",
         reads.stream_with_usage,
-        ("Hello", 9),
+        (GREETING, 9),
         chat(*TURNS, **STREAM_USAGE, user="65f0c0ffee", top_p=1, presence_penalty=0, frequency_penalty=0),
         headers=OPENAI_NODE,
     ),
-    Replay("LibreChat", "finds a title", reads.whole_message, "Hello", chat("user", "a title for: hello")),
+    Replay("LibreChat", "finds a title", reads.whole_message, GREETING, chat("user", "a title for: hello")),
 )
 
 REPLAYS = (*CLIENTS_OF_2023, *LIBRARIES, *PROGRAMS)

@@ -156,3 +156,15 @@ def test_a_calibration_that_was_kept_is_the_same_and_an_incomplete_one_is_refuse
     for name in arrays:
         with pytest.raises(KeyError):
             calibration_from({key: value for key, value in arrays.items() if key != name})
+
+
+def test_what_is_exactly_as_sure_as_the_threshold_is_answered() -> None:
+    leads, is_right = drawn(300, slope=0.6, offset=-0.4)
+    leads = np.concatenate([leads, [25.0, 26.0]])
+    found = calibrate(as_held_out(leads, np.append(is_right, [True, True])))
+
+    for precision in (0.7, 0.8, 0.9, 1.0):
+        threshold = found.threshold_for(precision)
+        assert threshold is not None
+        answered = [found.confidence(float(lead)) >= threshold for lead in leads]
+        assert np.mean(answered) == pytest.approx(found.coverage_at(threshold))

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from lmoe_ray.errors import ModelSourceError
 from lmoe_ray.routing import reference_encoder
-from lmoe_ray.routing.embedder import Embedder
+from lmoe_ray.routing.embedder import CACHE_DIR, Embedder, choose_encoder, model_digest
 from lmoe_ray.routing.reference_encoder import ReferenceEncoder
 from lmoe_ray.routing.sentence_encoder import TOLERANCE
 from tests.routing.encoder_folders import make_encoder, module, write_json
@@ -44,10 +44,13 @@ def test_vectors_have_length_one_and_keep_the_order_of_texts(embedder: Embedder)
 
 
 @pytest.mark.model
-def test_vectors_are_those_of_sentence_transformers(embedder: Embedder) -> None:
+def test_vectors_are_those_of_sentence_transformers_but_for_the_tuning(embedder: Embedder) -> None:
     expected = ReferenceEncoder(model_folder(), 256).encode(TEXTS)
+    plain = choose_encoder(model_folder(), 256, "cpu", CACHE_DIR.expanduser())
 
-    assert np.abs(embedder.embed(TEXTS) - expected).max() < TOLERANCE
+    assert np.abs(plain.encode(TEXTS) - expected).max() < TOLERANCE
+    assert np.abs(embedder.embed(TEXTS) - expected).max() > 10 * TOLERANCE
+    assert embedder.identity != model_digest(model_folder())
 
 
 @pytest.mark.model

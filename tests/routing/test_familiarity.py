@@ -68,12 +68,29 @@ def test_shares_of_known_words_are_the_samples_own() -> None:
     assert found.known_shares.tolist() == [0.25, 0.5, 1.0]
 
 
-@pytest.mark.parametrize(("value", "expected"), [(1.0, 1.0), (0.0201, 1.0), (0.01, 0.5), (0.005, 0.25), (-0.1, 0.0)])
-def test_familiarity_falls_within_the_last_two_percent(value: float, expected: float) -> None:
-    usual = Familiarity(nearness=evenly(0, 1), known_shares=evenly(0, 1))
+@pytest.mark.parametrize(("num_below", "expected"), [(999, 1.0), (19, 1.0), (9, 0.5), (4, 0.25), (0, 0.05)])
+def test_familiarity_falls_within_the_last_two_percent(num_below: int, expected: float) -> None:
+    usual = Familiarity(nearness=evenly(1, 999, 999), known_shares=evenly(1, 999, 999))
 
-    assert usual.of(value, 1.0) == pytest.approx(expected, abs=0.06)
-    assert usual.of(1.0, value) == pytest.approx(expected, abs=0.06)
+    assert usual.of(num_below + 0.5, 1000.0) == pytest.approx(expected)
+    assert usual.of(1000.0, num_below + 0.5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("num_samples", "least"), [(1, 1.0), (49, 1.0), (99, 0.5), (199, 0.25)])
+def test_few_samples_cannot_make_a_request_unusual(num_samples: int, least: float) -> None:
+    few = evenly(0.5, 1.0, num_samples)
+
+    assert Familiarity(few, few).of(-1.0, 0.0) == pytest.approx(least)
+
+
+def test_of_requests_like_the_samples_one_in_a_hundred_falls_below_a_half() -> None:
+    rng = np.random.default_rng(5)
+    everything = np.ones(1, np.float32)
+    for num_samples in (30, 100, 300):
+        drawn = np.sort(rng.random((2000, num_samples)).astype(np.float32), axis=1)
+        requests = rng.random(2000)
+        is_unusual = [Familiarity(row, everything).of(one, 1.0) < 0.5 for row, one in zip(drawn, requests, strict=True)]
+        assert np.mean(is_unusual) < 0.016
 
 
 def test_the_less_usual_of_place_and_words_counts() -> None:

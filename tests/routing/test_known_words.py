@@ -32,6 +32,7 @@ def builtin() -> Tokenizer:
     [
         pytest.param("the rain in Spain", 1.0, id="words it has whole"),
         pytest.param("the rains in spain", 3 / 4, id="a word in two pieces"),
+        pytest.param("the snow in spain", 3 / 4, id="a word that has no pieces either"),
         pytest.param("in 2024 7 x s", 1.0, id="single letters and digits do not count"),
         pytest.param("rain, rain! (rain)", 1.0, id="signs are no words"),
         pytest.param("rain é", 1 / 2, id="a lone letter of another alphabet"),
@@ -58,6 +59,8 @@ def test_plain_english_is_known(builtin: Tokenizer, text: str) -> None:
         pytest.param("wrtp qlxv zzkt mbnf", id="a hand on the keyboard"),
         pytest.param("Какая завтра погода", id="Cyrillic"),
         pytest.param("今天天气怎么样", id="Chinese"),
+        pytest.param("አማርኛ ቋንቋ", id="Amharic, of which it has no letter"),
+        pytest.param("QUJD" * 50, id="a word too long for the tokenizer"),
         pytest.param("😀🎉👍", id="emoji"),
         pytest.param("?!... --- ***", id="signs"),
         pytest.param("\0\0\ufffd", id="control characters"),

@@ -49,6 +49,20 @@ class Gated(HashingEncoder):
         return super().embed(texts, progress)
 
 
+class Held(HashingEncoder):
+    """Reads queries only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_held = False
+        self.release = asyncio.Event()
+
+    async def embed_one(self, text: str) -> NDArray[np.float32]:
+        if self.is_held:
+            await self.release.wait()
+        return await super().embed_one(text)
+
+
 class Broken(HashingEncoder):
     """Fails at a text about beans."""
 
@@ -117,6 +131,20 @@ async def test_requests_around_the_change_meet_one_set_of_experts_and_none_fails
 async def swap_back_and_forth(router: SimilarityRouter) -> None:
     for model in (AFTER, BEFORE):
         await router.update(model)
+
+
+async def test_a_request_that_is_being_read_meets_the_threshold_of_its_own_samples() -> None:
+    router = SimilarityRouter(BEFORE, encoder := Held(), RouterSettings(precision=0.9, min_familiarity=0), None)
+    before = await router.route(RECIPE)
+    encoder.is_held = True
+    reading = asyncio.create_task(router.route(RECIPE))
+    await asyncio.sleep(0)
+
+    await router.update(RoutedModel("demo", (CODE, expert("poetry", *CODE.samples, sources=SOURCES))))
+    encoder.release.set()
+
+    assert await reading == before
+    assert (await router.route(RECIPE)).threshold != before.threshold
 
 
 async def test_an_update_that_fails_leaves_everything_as_it_was() -> None:

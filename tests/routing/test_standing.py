@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,25 @@ def test_the_look_unused_for_longest_goes_first(fitted: FittedIndex, monkeypatch
         look(standing, text)
 
     assert encoder.looked_up == ["one", "two", "three", "two"]
+
+
+def test_no_text_stays_in_memory_because_it_was_routed(fitted: FittedIndex) -> None:
+    standing = standing_of(fitted)
+    gc.collect()
+    secret = "fix a " + "very secret " * 1000
+
+    look(standing, secret)
+
+    assert not [found for found in gc.get_referrers(secret) if isinstance(found, dict) and secret in found]
+
+
+def test_familiarity_looks_at_five_samples_whatever_the_scorer_looks_at() -> None:
+    fitted = fit(code=programs(), poetry=poems())
+
+    one, twenty = (look(standing_of(fitted, k=k, scoring="airoboros"), "fix a parser in rust") for k in (1, 20))
+
+    assert one.familiarity == twenty.familiarity == 1.0
+    assert one.log_probabilities.tolist() != twenty.log_probabilities.tolist()
 
 
 def test_two_standings_share_no_looks(fitted: FittedIndex) -> None:

@@ -62,7 +62,7 @@ def test_a_precision_out_of_reach_leaves_everything_to_the_fallback_and_says_so(
     with caplog.at_level(logging.WARNING):
         threshold = settled(fitted(False, True), precision=0.75)
 
-    assert threshold.value == NEVER
+    assert threshold.value == NEVER > 1.0
     assert "so the fallback answers precision=0.75" in caplog.text
 
 
@@ -123,6 +123,9 @@ def test_a_calibration_that_was_written_is_read_again(tmp_path: Path) -> None:
         json.dumps({"digest": "c0ffee", "precision": 0.9}),
         json.dumps({**dataclasses.asdict(FILE), "threshold": "high"}),
         json.dumps({**dataclasses.asdict(FILE), "num_judged": None}),
+        json.dumps({**dataclasses.asdict(FILE), "threshold": 62.5}),
+        json.dumps({**dataclasses.asdict(FILE), "threshold": float("nan")}),
+        json.dumps({**dataclasses.asdict(FILE), "precision": 1.0}),
         "\udcff",
     ],
 )
@@ -137,3 +140,9 @@ def test_a_file_of_another_kind_is_refused_by_name(tmp_path: Path, content: str)
 def test_a_missing_file_is_refused_before_anything_is_embedded(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"missing\.json is no file of"):
         Threshold(settings(calibration=str(tmp_path / "missing.json")))
+
+
+def test_a_threshold_out_of_reach_survives_its_file(tmp_path: Path) -> None:
+    file = dataclasses.replace(FILE, threshold=NEVER)
+
+    assert read_calibration(Path(written(tmp_path, file))).threshold == NEVER
