@@ -59,18 +59,22 @@ def run(*command: str | Path, home: Path, stdin: str = "", **variables: str) -> 
 
 def python_driver(name: str) -> Drive:
     def drive(folder: Path, url: str, model: str, home: Path) -> Told:
-        told: Told = json.loads(run(folder / ".venv/bin/python", DRIVERS / name, f"{url}/v1", model, home=home))
-        return told
+        return last_line(run(folder / ".venv/bin/python", DRIVERS / name, f"{url}/v1", model, home=home))
 
     return drive
 
 
 def node_driver(name: str) -> Drive:
     def drive(folder: Path, url: str, model: str, home: Path) -> Told:
-        told: Told = json.loads(run("node", DRIVERS / name, folder, f"{url}/v1", model, home=home))
-        return told
+        return last_line(run("node", DRIVERS / name, folder, f"{url}/v1", model, home=home))
 
     return drive
+
+
+def last_line(printed: str) -> Told:
+    """What a driver tells; libraries print advice of their own before it."""
+    told: Told = json.loads(printed.splitlines()[-1])
+    return told
 
 
 def openai_cli(folder: Path, url: str, model: str, home: Path) -> Told:

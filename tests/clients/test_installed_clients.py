@@ -49,6 +49,8 @@ def test_a_client_gets_what_it_asked_for(told_by: Any, target: Target, client: C
     result = told[scenario]
 
     assert not (isinstance(result, dict) and "failed" in result), result
+    if result is None and target.is_real:
+        pytest.skip("the client cannot insist on a call, and the model answered in words")
     if scenario == "tools":
         name, arguments = result
         assert (name, arguments["city"]) in [("weather", city) for city in CITIES[: 1 + target.is_real]]
