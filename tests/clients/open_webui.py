@@ -65,6 +65,7 @@ def _asked_as_its_page(http: httpx.Client, model: str) -> dict[str, Any]:
     messages = [{"role": "user", "content": HELLO}]
     asked = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 16}
     whole = http.post("/chat/completions", json={**asked, "stream": False}).json()
+    assert "choices" in whole, whole
     events = http.post("/chat/completions", json={**asked, "stream": True}).text.split("\n\n")
     chunks = [json.loads(event.removeprefix("data: ")) for event in events if event.startswith("data: {")]
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
