@@ -9,14 +9,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from lmoe_ray.api.client import Client
 from lmoe_ray.api.decision_reply import encode_decision
 from lmoe_ray.api.replies import to_json
+from lmoe_ray.cli.decision_view import print_decision
 from lmoe_ray.domain.decision import RoutingDecision
-
-_BAR_CHARS = 30
 
 console = Console()
 
@@ -62,34 +60,3 @@ def _route_here(text: str, model: str | None, config: Path | None, plot: Path) -
     draw_map(fitted.index, [(shorten(text, 60), router.vector_of(text))], plot)
     Console(stderr=True).print(f"wrote {plot}")
     return decision
-
-
-def print_decision(decision: RoutingDecision, console: Console) -> None:
-    """Who and why, a table of the candidates, the nearest samples, and what the decision was held against."""
-    console.print(f"{decision.expert or decision.model} · {decision.routed_by} · {decision.reason}", markup=False)
-    if decision.candidates:
-        console.print(_candidates(decision))
-    for neighbour in decision.neighbours:
-        line = f"{neighbour.similarity:.3f} {neighbour.expert:>10}  {neighbour.text[:100]}"
-        console.print(line, markup=False, highlight=False)
-    console.print(
-        f"confidence {decision.confidence:.2f} (threshold {decision.threshold:.2f}) · margin {decision.margin:.2f} · "
-        f"familiarity {decision.familiarity:.2f} · {decision.duration_s * 1000:.1f} ms",
-        style="dim",
-        highlight=False,
-    )
-
-
-def _candidates(decision: RoutingDecision) -> Table:
-    """One row for each, with the opinion of every kind of evidence; the heads tell its share in the scores."""
-    shares = decision.evidence
-    table = Table("expert", "probability", "", *(f"{name} ({share:.0%})" for name, share in shares.items()))
-    for candidate in decision.candidates:
-        opinions = (candidate.opinions.get(name) for name in shares)
-        table.add_row(
-            candidate.expert,
-            f"{candidate.score:.3f}",
-            "█" * round(_BAR_CHARS * candidate.score),
-            *("" if opinion is None else f"{opinion:.3f}" for opinion in opinions),
-        )
-    return table

@@ -12,7 +12,7 @@ from lmoe_ray.cli.chat_answer import BASE
 from lmoe_ray.cli.chat_entry import content_of, is_command
 from lmoe_ray.cli.chat_session import ChatSession
 from lmoe_ray.cli.chat_store import SETTABLE, as_markdown, checked, encoded, load
-from lmoe_ray.cli.decision_text import decision_lines
+from lmoe_ray.cli.decision_view import print_decision
 from lmoe_ray.domain.chat import Message
 from lmoe_ray.errors import ConversationUnusable, LMoEError
 
@@ -85,8 +85,7 @@ async def _route(session: ChatSession, text: str) -> None:
     if not question:
         return session.complain("nothing was asked yet; /route TEXT tells of a text")
     messages = (*history.messages, Message("user", question))
-    for line in decision_lines(await session.client.route(messages, model=session.model)):
-        session.say(line)
+    print_decision(await session.client.route(messages, model=session.model), session.notes)
     if session.expert:
         session.say(f"but {session.expert} is pinned; /expert auto lets the router choose")
 

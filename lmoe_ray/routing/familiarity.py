@@ -82,7 +82,7 @@ def _usual(ascending: Sorted, value: float) -> float:
 
 def _nearness_across_folds(index: ExpertIndex, folds: Folds) -> Sorted:
     """``[num_rows]``; with a single fold everybody is a stranger to all others but himself."""
-    vectors = index.vectors[folds.rows]
+    vectors = index.vectors_of(folds.rows)
     if len(np.unique(folds.folds)) < 2:
         return nearness_of(index.others_of(folds.rows, NUM_NEAREST)).astype(np.float32)
     nearness = np.empty(len(vectors), np.float32)

@@ -111,7 +111,7 @@ class _Sample:
 
     @classmethod
     def of(cls, index: ExpertIndex, inputs: Inputs, rows: Rows) -> _Sample:
-        return cls(inputs[rows], index.vectors[rows], index.labels[rows], len(index.experts))
+        return cls(inputs[rows], index.vectors_of(rows), index.labels[rows], len(index.experts))
 
     def only(self, chosen: NDArray[np.bool_]) -> _Sample:
         return _Sample(self.inputs[chosen], self.vectors[chosen], self.labels[chosen], self.num_experts)
@@ -159,7 +159,7 @@ def _groups(index: ExpertIndex, rows: Rows) -> list[str]:
     named: dict[int, set[str]] = defaultdict(set)
     for row in rows.tolist():
         named[int(labels[row])] |= {sources[row]} - {"", DESCRIPTION}
-    clusters = _clusters(index.vectors[rows])
+    clusters = _clusters(index.vectors_of(rows))
     return [
         f"source {sources[row]}"
         if sources[row] and len(named[int(labels[row])]) >= _MIN_SOURCES

@@ -42,7 +42,7 @@ from lmoe_ray.routing.task_head import features_version
 
 logger = logging.getLogger(__name__)
 
-#: Raise when the files or the meaning of the vectors change.
+#: Raise when the files change, or what is fitted comes out differently: weights of evidence, folds, the prior curve.
 FORMAT = 3
 
 

@@ -84,6 +84,6 @@ def _draw_samples(axes: Axes, plane: _Plane, index: ExpertIndex) -> None:
         if not len(rows):
             continue
         shown = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).astype(int)]
-        points = plane.points(index.vectors[shown])
+        points = plane.points(index.vectors_of(shown))
         colour = _COLOURS[number % len(_COLOURS)]
         axes.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.55, linewidths=0, label=expert)

@@ -21,9 +21,8 @@ from lmoe_ray.routing.query import sample_text
 
 logger = logging.getLogger(__name__)
 
-
-#: Source of what is no sample but a sentence of the description.
-DESCRIPTION = "description"
+#: Source of what is no sample but a sentence of the description; no package can name it, for sources are stripped.
+DESCRIPTION = " description"
 
 #: An expert with fewer samples is known by the sentences of its description as well.
 MIN_SAMPLES = 50

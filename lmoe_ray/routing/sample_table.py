@@ -84,7 +84,7 @@ def read_table(index: ExpertIndex, progress: StageProgress) -> SampleTable:
     rows = np.flatnonzero([source != DESCRIPTION for source in index.samples.row_sources])
     present, labels = np.unique(index.labels[rows], return_inverse=True)
     texts = tuple(index.texts[row] for row in rows)
-    vectors = index.vectors[rows]
+    vectors = index.vectors_of(rows)
     blocks = [np.empty((0, NUM_TEXT_FEATURES + vectors.shape[1]), np.float32)]
     for start in range(0, len(texts), _BLOCK):
         blocks.append(head_inputs(texts[start : start + _BLOCK], vectors[start : start + _BLOCK]))

@@ -64,7 +64,9 @@ class SimilarityRouter:
         self._embedder, self._settings = embedder, settings
         self._cache_dir, self._shipped_dir = cache_dir, shipped_dir
         self._threshold = Threshold(settings)
-        self._model, self._standing = model, self._stand(model, progress)
+        self._model = model
+        self._standing: Standing | None = None
+        self._standing = self._stand(model, progress)
         if self._standing is None:
             logger.warning("no expert has routing samples: every request goes to the fallback model=%s", model.name)
         else:
@@ -112,8 +114,7 @@ class SimilarityRouter:
         samples = choose_samples(model.experts, self._settings.max_samples, self._settings.seed)
         if not samples.rows:
             return None
-        standing: Standing | None = getattr(self, "_standing", None)
-        known = standing.fitted.index if standing else None
+        known = self._standing.fitted.index if self._standing else None
         fitted = load_or_build(samples, self._embedder, self._cache_dir, progress, self._shipped_dir, known)
         return Standing(fitted, self._settings, self._embedder)
 
@@ -133,7 +134,7 @@ class SimilarityRouter:
             reason=_reason(verdict, neighbours),
         )
         if verdict.familiarity < self._settings.min_familiarity:
-            doubt = "this is unlike all samples" if verdict.is_readable else "most of the words are unknown"
+            doubt = "this is unlike all samples" if verdict.is_readable else "too few of the words are known"
         elif verdict.confidence < threshold:
             doubt = f"below the threshold of {threshold:.2f}"
         else:

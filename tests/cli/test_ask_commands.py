@@ -11,7 +11,8 @@ from rich.console import Console
 
 from lmoe_ray.api.decision_reply import decode_decision
 from lmoe_ray.cli import ask_commands
-from lmoe_ray.cli.ask_commands import print_decision, route
+from lmoe_ray.cli.ask_commands import route
+from lmoe_ray.cli.decision_view import print_decision
 from lmoe_ray.domain.decision import Candidate, Neighbour, RoutingDecision
 
 DECISION = RoutingDecision(
@@ -23,7 +24,7 @@ DECISION = RoutingDecision(
         Candidate("code", 0.5, {"neighbours": 0.875, "words": 0.25}),
         Candidate("math", 0.375, {"neighbours": 0.125, "words": 0.75}),
     ),
-    neighbours=(Neighbour("code", 0.625, "write a [bold]loop[/]"),),
+    neighbours=(Neighbour("code", 0.625, "write a\n[bold]loop[/]\x1b[2J"),),
     threshold=0.75,
     familiarity=0.25,
     evidence={"neighbours": 0.75, "words": 0.25},
@@ -56,8 +57,8 @@ def test_each_kind_of_evidence_has_a_column_with_its_share_and_opinions() -> Non
     assert [word for word in math.split() if "█" not in word] == ["math", "0.375", "0.125", "0.750"]
 
 
-def test_samples_are_text_and_no_markup() -> None:
-    assert "0.625       code  write a [bold]loop[/]" in shown(DECISION)
+def test_samples_are_one_line_of_text_and_neither_markup_nor_control_characters() -> None:
+    assert "0.625       code  write a [bold]loop[/][2J\n" in shown(DECISION)
 
 
 def test_where_nothing_was_weighed_there_is_no_table() -> None:

@@ -52,9 +52,11 @@ async def test_an_expert_that_is_not_there_is_answered_with_the_nearest() -> Non
 async def test_route_tells_why_a_text_would_go_where() -> None:
     text, session = await after("/route sort a list")
 
-    assert "code · similarity 0.75 · its samples are nearest" in text
-    assert "math  0.250" in text
-    assert "0.500  code  write a loop" in text
+    assert "code · similarity · its samples are nearest" in text
+    assert "math" in text
+    assert "0.250" in text
+    assert "0.500       code  write a loop" in text
+    assert "confidence 0.75" in text
     assert session.history.turns == []
 
 

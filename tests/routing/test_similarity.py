@@ -130,7 +130,7 @@ async def test_what_the_embedder_cannot_read_is_left_to_the_fallback_and_the_rea
     decision = await route(known, request)
 
     assert (decision.expert, decision.routed_by) == ("poetry", "abstained")
-    assert decision.reason.endswith("; most of the words are unknown, so poetry answers")
+    assert decision.reason.endswith("; too few of the words are known, so poetry answers")
     assert (await route(known, request, min_familiarity=0)).expert == "code"
 
 
