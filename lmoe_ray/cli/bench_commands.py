@@ -3,113 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lmoe_ray.cli.bench_progress import bar, err_console, say
 from lmoe_ray.settings import RouterSettings
 
 if TYPE_CHECKING:
     from lmoe_ray.bench.speed_cells import Workload
 
 console = Console()
-err_console = Console(stderr=True)
 
 #: What the engines are measured with: dense, small, and installed with this package.
 BENCH_MODEL = "smollm2-135m-instruct"
-
-
-def routing(
-    test: Annotated[Path, typer.Option(help="Labelled prompts: JSONL with expert and messages or instruction.")],
-    samples: Annotated[
-        Path | None, typer.Option(help="Routing samples: such a file, or a package; default: the demo package.")
-    ] = None,
-    scoring: Annotated[str, typer.Option(help="fused, density or airoboros.")] = "fused",
-    embedder: Annotated[str, typer.Option(help="builtin:…, a local folder or a hub id.")] = RouterSettings().embedder,
-    embedding: Annotated[str, typer.Option(help="encoder or static.")] = RouterSettings().embedding,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads of the embedder, and of the model that --agent asks.")
-    ] = 1,
-    cache_dir: Annotated[Path, typer.Option(help="Folder of routing indexes.")] = Path("~/.cache/lmoe_ray"),
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Confidence below which the router abstains.")] = 0.0,
-    precision: Annotated[
-        float | None, typer.Option(help="Or the precision wanted of what it answers, which sets the threshold.")
-    ] = None,
-    fallback_expert: Annotated[
-        str, typer.Option(help="Where a prompt that is labelled with no expert may go, besides the fallback.")
-    ] = "general",
-    agent: Annotated[
-        int, typer.Option(min=0, help="Also ask a language model about so many of the prompts, for the agent router.")
-    ] = 0,
-    agent_model: Annotated[
-        str | None,
-        typer.Option(help="Base model to ask, without adapter; default: the package's, with its function expert's."),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Also draw three SVGs into this folder; needs lmoe_ray[plot].")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
-) -> None:
-    """Accuracy, calibration and cost of the router on labelled prompts, beside the predecessor's rule and baselines."""
-    if plot:  # first, so that whoever lacks the library learns it before the measurement
-        from lmoe_ray.bench.routing_plots import draw
-    from lmoe_ray.bench.agent_report import print_agent_report
-    from lmoe_ray.bench.labelled_prompts import read_experts
-    from lmoe_ray.bench.routing_accuracy import print_report, run
-    from lmoe_ray.pretrained.model_source import resolve
-    from lmoe_ray.pretrained.package_source import DEMO_FOLDER
-    from lmoe_ray.routing.choose_embedder import choose_embedder
-    from lmoe_ray.settings import parse_router
-
-    settings = parse_router(
-        {
-            "scoring": scoring,
-            "embedder": embedder,
-            "embedding": embedding,
-            "num_threads": threads,
-            "threshold": threshold,
-            "precision": precision,
-        }
-    )
-    cache = cache_dir.expanduser()
-    experts = read_experts(samples or DEMO_FOLDER, settings.max_tokens)
-    if agent_model and not agent:
-        raise typer.BadParameter("asks nothing without --agent; say how many prompts", param_hint="--agent-model")
-    if agent:  # only then, because it loads an engine
-        from lmoe_ray.bench import engine_ask
-
-        asked = engine_ask.choose_asked(samples or DEMO_FOLDER, experts, agent_model)
-    with _bar("starting") as update:
-        chosen = choose_embedder(resolve(embedder, None, cache), settings, [experts], cache)
-        report = run(
-            experts,
-            test,
-            settings,
-            chosen,
-            cache,
-            progress=lambda done, total: update("embedding samples", done, total),
-            fallback_expert=fallback_expert,
-            routed=lambda done, total: update("routing prompts", done, total),
-        )
-        if agent:
-            asking = partial(update, "asking")
-            found = engine_ask.run(test, agent, asked, experts, settings, chosen, cache, asking)
-    if plot:
-        for file in draw(report, plot):
-            _say(f"wrote {file}")
-    if as_json:
-        print(json.dumps(report.as_dict() | (found.as_dict() if agent else {})))
-        return
-    print_report(report, console)
-    if agent:
-        print_agent_report(found, console)
 
 
 def encoder(
@@ -125,7 +35,7 @@ def encoder(
 
     cache = cache_dir.expanduser()
     with err_console.status("encoding"):
-        costs = run(resolve(model, None, cache), cache, rounds, _say, threads)
+        costs = run(resolve(model, None, cache), cache, rounds, say, threads)
     if as_json:
         for cost in costs:
             print(json.dumps(cost.as_dict()))
@@ -150,7 +60,7 @@ def index(
     from lmoe_ray.routing.sample_set import choose_samples
 
     settings, cache = RouterSettings(), cache_dir.expanduser()
-    with _bar("starting") as update:
+    with bar("starting") as update:
         demo = read_experts(DEMO_FOLDER, settings.max_tokens)
         encoder = choose_embedder(resolve(settings.embedder, None, cache), settings, [demo], cache)
         chosen = choose_samples(demo, settings.max_samples, settings.seed)
@@ -194,9 +104,9 @@ def engine(
     with err_console.status("resolving the model") as display:
         model = resolve(f"builtin:{BENCH_MODEL}", None, cache)
         if setup:
-            set_up(kinds, places, model, BENCH_MODEL, _say)
+            set_up(kinds, places, model, BENCH_MODEL, say)
             return
-        results = run(kinds, workload, model, places, cache, progress=display.update, warn=_say)
+        results = run(kinds, workload, model, places, cache, progress=display.update, warn=say)
     if as_json:
         for result in results:
             print(json.dumps(as_dict(result, workload)))
@@ -228,14 +138,14 @@ def gpu(
     from lmoe_ray.engine.base_model import choose_device
 
     if device == "cuda" and choose_device("auto").type != "cuda":
-        _say("no CUDA device on this machine; --device cpu --layers 2 --hidden 64 shows that the measurement runs")
+        say("no CUDA device on this machine; --device cpu --layers 2 --hidden 64 shows that the measurement runs")
         raise typer.Exit(2)
     chosen = choose_gpu_engines(engines)
     size, cells = LlamaSize(layers, hidden, rank), choose_cells(concurrency, mixes)
     workload = GpuWorkload(size, cells, *parse_shape(shape), prefill_tokens=prefill, rounds=rounds, device=device)
     with err_console.status("starting") as display:
         cache = cache_dir.expanduser().absolute()
-        ceilings, results = run(workload, chosen, cache, progress=display.update, warn=_say)
+        ceilings, results = run(workload, chosen, cache, progress=display.update, warn=say)
     if as_json:
         for result in results:
             print(json.dumps(as_dict(result, workload, ceilings)))
@@ -297,16 +207,3 @@ def _workload(quick: bool, concurrency: str, mixes: str, shape: str, threads: in
         threads=threads,
         dtype=str(choose_dtype("auto", choose_device("cpu"))).removeprefix("torch."),
     )
-
-
-@contextmanager
-def _bar(first: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error that is told what is under way, how much is done, and of how much."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err_console, transient=True) as bar:
-        task = bar.add_task(first, total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
-
-
-def _say(text: str) -> None:
-    err_console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ from lmoe_ray.cli import (
     chat_command,
     key_commands,
     make_commands,
+    routing_bench_command,
     serve_command,
 )
 from lmoe_ray.errors import LMoEError
@@ -43,7 +44,7 @@ app.command("tune")(make_commands.tune)
 app.command("evaluate")(make_commands.evaluate)
 app.command("pack")(make_commands.pack)
 app.command("demo")(make_commands.demo)
-bench.command("routing")(bench_commands.routing)
+bench.command("routing")(routing_bench_command.routing)
 bench.command("encoder")(bench_commands.encoder)
 bench.command("index")(bench_commands.index)
 bench.command("engine")(bench_commands.engine)
