@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lmoe_ray.routing.calibration import Calibration, calibrate, calibration_from
 from lmoe_ray.routing.expert_index import Encoder, ExpertIndex
 from lmoe_ray.routing.familiarity import Familiarity, familiarity_from, learn_familiarity
-from lmoe_ray.routing.head_inputs import head_inputs
+from lmoe_ray.routing.head_inputs import Inputs, text_inputs
 from lmoe_ray.routing.heads import Heads, fit_heads, heads_from
 from lmoe_ray.routing.held_out import Folds, hold_out
 from lmoe_ray.routing.task_head import load_task_head
@@ -59,21 +59,42 @@ def fitted_from(index: ExpertIndex, digest: str, parts: Mapping[str, Arrays]) ->
 def fit_index(index: ExpertIndex, digest: str, encoder: Encoder) -> FittedIndex:
     """Half a minute for 6,000 samples on one CPU thread: to read them, to fit the heads, and to fit them five times
     more with a fifth held out."""
-    started_s = time.monotonic()
-    folds = Folds.of(index)
-    familiarity = learn_familiarity(index, folds, encoder)
-    if sum(count > 0 for count in index.num_samples_per_expert) < 2:
-        return FittedIndex(index, digest, familiarity)
-    task_head = load_task_head(encoder.identity)
-    inputs = head_inputs(index.texts, index.vectors)
-    heads = fit_heads(index, inputs, task_head)
-    fitted_s = time.monotonic()
-    calibration = calibrate(hold_out(index, folds, inputs, _NUM_NEIGHBOURS, task_head))
-    logger.info(
-        "routing heads fitted samples=%d fitted_s=%.1f held_out=%d calibrated_s=%.1f",
-        index.num_samples,
-        fitted_s - started_s,
-        len(calibration.is_right),
-        time.monotonic() - fitted_s,
-    )
-    return FittedIndex(index, digest, familiarity, heads, calibration)
+    fitting = Fitting(index.texts)
+    return fitting.calibrate(fitting.fit(index, digest, encoder), encoder)
+
+
+class Fitting:
+    """The steps of a fit by themselves; the first, reading the texts, needs no vectors yet.
+
+    Args:
+        texts: of the index to come, row by row.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._text_inputs = text_inputs(texts)
+
+    def fit(self, index: ExpertIndex, digest: str, encoder: Encoder) -> FittedIndex:
+        """All but the calibration."""
+        started_s = time.monotonic()
+        familiarity = learn_familiarity(index, Folds.of(index), encoder)
+        if sum(count > 0 for count in index.num_samples_per_expert) < 2:
+            return FittedIndex(index, digest, familiarity)
+        heads = fit_heads(index, self._inputs(index), load_task_head(encoder.identity))
+        logger.info("routing heads fitted samples=%d fitted_s=%.1f", index.num_samples, time.monotonic() - started_s)
+        return FittedIndex(index, digest, familiarity, heads)
+
+    def calibrate(self, fitted: FittedIndex, encoder: Encoder) -> FittedIndex:
+        """With a calibration, if there is anything to calibrate."""
+        if fitted.heads is None:
+            return fitted
+        started_s = time.monotonic()
+        index, task_head = fitted.index, load_task_head(encoder.identity)
+        held_out = hold_out(index, Folds.of(index), self._inputs(index), _NUM_NEIGHBOURS, task_head)
+        calibration = calibrate(held_out)
+        logger.info(
+            "routing calibrated held_out=%d calibrated_s=%.1f", len(calibration.is_right), time.monotonic() - started_s
+        )
+        return replace(fitted, calibration=calibration)
+
+    def _inputs(self, index: ExpertIndex) -> Inputs:
+        return np.concatenate([self._text_inputs, index.vectors], axis=1, dtype=np.float32)

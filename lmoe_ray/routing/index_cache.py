@@ -25,6 +25,8 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmoe_ray.routing.expert_index import Encoder, ExpertIndex, Progress, build_index
+from lmoe_ray.routing.familiarity import texts_to_read
+from lmoe_ray.routing.fit_process import MIN_SAMPLES, FitProcess, ReadTexts
 from lmoe_ray.routing.fitted_index import FittedIndex, fit_index, fitted_from
 from lmoe_ray.routing.known_vectors import KnownVectors
 from lmoe_ray.routing.sample_set import SampleSet
@@ -52,7 +56,6 @@ def load_or_build(
     cache_dir: Path | None,
     progress: Progress | None = None,
     shipped_dir: Path | None = None,
-    known: ExpertIndex | None = None,
 ) -> FittedIndex:
     """The index of ``samples``, from disk if it is there.
 
@@ -62,18 +65,43 @@ def load_or_build(
         cache_dir: read and written; ``None``: neither.
         progress: called while samples are embedded.
         shipped_dir: read before the cache; ``None``: not.
-        known: an index of the same encoder, whose vectors are taken where the text is the same.
     """
-    digest = digest_of(samples, encoder)
-    folders = [cache_dir.expanduser() / "routing"] if cache_dir else []
-    # The shipped one first: its confidence was measured on strangers' prompts, which nobody else has.
-    for folder in [*([shipped_dir] if shipped_dir else []), *folders]:
-        if (fitted := _load(folder / digest, samples, digest)) is not None:
-            return fitted
-    fitted = build_fitted(samples, encoder if known is None else KnownVectors(encoder, known), progress)
-    for folder in folders:
-        _try_to_save(folder / digest, fitted)
+    if (found := _find(samples, encoder, cache_dir, shipped_dir)) is not None:
+        return found
+    fitted = build_fitted(samples, encoder, progress)
+    _try_to_save(cache_dir, fitted)
     return fitted
+
+
+def rebuild(
+    samples: SampleSet, encoder: Encoder, cache_dir: Path | None, shipped_dir: Path | None, former: FittedIndex | None
+) -> Iterator[FittedIndex]:
+    """The index of samples that changed while ``former`` is in use; of the same encoder.
+
+    Texts that are known are not embedded again. Many samples are fitted in another process, and then there are two
+    indexes: at first one with the former's calibration, which routes as well and measures its confidence on the samples
+    as they were, then one with its own. The arguments are those of :func:`load_or_build`.
+
+    Raises:
+        OSError, EOFError: the other process could not be started, or died.
+    """
+    if (found := _find(samples, encoder, cache_dir, shipped_dir)) is not None:
+        yield found
+        return
+    known = KnownVectors(encoder, former.index) if former else encoder
+    if len(samples.rows) < MIN_SAMPLES:
+        fitted = build_fitted(samples, known)
+    else:
+        with FitProcess(samples) as process:
+            index = build_index(samples, known)
+            digest = digest_of(samples, encoder)
+            first = fitted_from(
+                index, digest, process.fit(index.vectors, ReadTexts.by(encoder, texts_to_read(samples.rows)))
+            )
+            yield replace(first, calibration=former.calibration if former and first.heads else None)
+            fitted = fitted_from(index, digest, process.calibrate())
+    _try_to_save(cache_dir, fitted)
+    yield fitted
 
 
 def save_shipped(folder: Path, fitted: FittedIndex) -> None:
@@ -95,11 +123,28 @@ def build_fitted(samples: SampleSet, encoder: Encoder, progress: Progress | None
     return fit_index(index, digest_of(samples, encoder), encoder)
 
 
-def _try_to_save(entry: Path, fitted: FittedIndex) -> None:
+def _find(samples: SampleSet, encoder: Encoder, cache_dir: Path | None, shipped_dir: Path | None) -> FittedIndex | None:
+    digest = digest_of(samples, encoder)
+    # The shipped one first: its confidence was measured on strangers' prompts, which nobody else has.
+    for folder in (shipped_dir, _folder_of(cache_dir)):
+        if folder is not None and (fitted := _load(folder / digest, samples, digest)) is not None:
+            return fitted
+    return None
+
+
+def _folder_of(cache_dir: Path | None) -> Path | None:
+    return None if cache_dir is None else cache_dir.expanduser() / "routing"
+
+
+def _try_to_save(cache_dir: Path | None, fitted: FittedIndex) -> None:
+    if (folder := _folder_of(cache_dir)) is None:
+        return
     try:
-        _save(entry, fitted)
+        _save(folder / fitted.digest, fitted)
     except OSError as exc:
-        logger.warning("routing index not cached, the next start embeds again entry=%s problem=%s", entry, exc)
+        logger.warning(
+            "routing index not cached, the next start embeds again entry=%s problem=%s", folder / fitted.digest, exc
+        )
 
 
 def _load(entry: Path, samples: SampleSet, digest: str) -> FittedIndex | None:

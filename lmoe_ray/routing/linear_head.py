@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from lmoe_ray.routing.head_inputs import Inputs
 
@@ -52,7 +53,9 @@ def fit_linear_head(inputs: Inputs, labels: NDArray[np.int64], num_classes: int)
     model = LogisticRegression(
         C=_INVERSE_REGULARISATION, class_weight="balanced", max_iter=_MAX_ITERATIONS, tol=_TOLERANCE
     )
-    model.fit(inputs, labels)
+    # A second thread gains little, and on a machine that has other work both wait for each other: ten times slower.
+    with threadpool_limits(1, user_api="blas"):
+        model.fit(inputs, labels)
     weight = np.zeros((inputs.shape[1], num_classes), np.float32)
     bias = np.full(num_classes, -np.inf, np.float32)
     if len(model.classes_) == 2:

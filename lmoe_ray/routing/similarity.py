@@ -16,7 +16,7 @@ from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import Neighbour, RoutingDecision
 from lmoe_ray.routing.expert_index import Encoder, Progress, Vectors
 from lmoe_ray.routing.fitted_index import FittedIndex
-from lmoe_ray.routing.index_cache import load_or_build
+from lmoe_ray.routing.index_cache import load_or_build, rebuild
 from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
 from lmoe_ray.routing.router import RoutedModel, abstain, fall_back
 from lmoe_ray.routing.sample_set import choose_samples
@@ -64,9 +64,7 @@ class SimilarityRouter:
         self._embedder, self._settings = embedder, settings
         self._cache_dir, self._shipped_dir = cache_dir, shipped_dir
         self._threshold = Threshold(settings)
-        self._model = model
-        self._standing: Standing | None = None
-        self._standing = self._stand(model, progress)
+        self._model, self._standing = model, self._stand(model, progress)
         if self._standing is None:
             logger.warning("no expert has routing samples: every request goes to the fallback model=%s", model.name)
         else:
@@ -105,17 +103,21 @@ class SimilarityRouter:
 
         Only texts that are new are embedded. If this fails, everything stays as it was.
         """
-        standing = await asyncio.to_thread(self._stand, model)
-        if standing is not None:
-            self._threshold.follow(standing.fitted)
-        self._model, self._standing = model, standing
+        samples = choose_samples(model.experts, self._settings.max_samples, self._settings.seed)
+        if not samples.rows:
+            self._model, self._standing = model, None
+            return
+        steps = rebuild(samples, self._embedder, self._cache_dir, self._shipped_dir, self.fitted)
+        while (fitted := await asyncio.to_thread(next, steps, None)) is not None:
+            standing = await asyncio.to_thread(Standing, fitted, self._settings, self._embedder)
+            self._threshold.follow(fitted)
+            self._model, self._standing = model, standing
 
-    def _stand(self, model: RoutedModel, progress: Progress | None = None) -> Standing | None:
+    def _stand(self, model: RoutedModel, progress: Progress | None) -> Standing | None:
         samples = choose_samples(model.experts, self._settings.max_samples, self._settings.seed)
         if not samples.rows:
             return None
-        known = self._standing.fitted.index if self._standing else None
-        fitted = load_or_build(samples, self._embedder, self._cache_dir, progress, self._shipped_dir, known)
+        fitted = load_or_build(samples, self._embedder, self._cache_dir, progress, self._shipped_dir)
         return Standing(fitted, self._settings, self._embedder)
 
     def _decide(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmoe_ray.routing.index_cache import FORMAT, build_fitted, load_or_build, save_shipped
+from lmoe_ray.routing.index_cache import FORMAT, build_fitted, load_or_build, rebuild, save_shipped
 from lmoe_ray.routing.sample_set import SampleSet, choose_samples
 from tests.fakes import HashingEncoder
 from tests.routing.experts import expert
@@ -132,16 +132,51 @@ def test_what_a_former_index_holds_is_not_embedded_again(tmp_path: Path) -> None
     encoder = HashingEncoder()
     before = load_or_build(SAMPLES, encoder, None)
     encoder.embedded.clear()
-    told: list[tuple[int, int]] = []
     more = choose_samples((*EXPERTS, expert("poetry", "a haiku", "sort a list")), 10, seed=0)
 
-    after = load_or_build(more, encoder, tmp_path, lambda *counts: told.append(counts), known=before.index)
+    (after,) = rebuild(more, encoder, tmp_path, None, before)
 
     assert encoder.embedded == ["a haiku"]
-    assert told == [(1, 1)]
     assert np.array_equal(after.index.vectors, HashingEncoder().embed(more.rows))
     assert after.digest == load_or_build(more, encoder, tmp_path).digest
     assert encoder.embedded == ["a haiku"]
+
+
+def many_samples(*names: str) -> SampleSet:
+    """400 of each expert, in words of its own and of all."""
+    weather = ("rain", "snow", "sun", "wind")
+    experts = [
+        expert(name, *(f"{name} {i % 40} of {name}{i % 7} and {weather[i % 4]} {i}" for i in range(400)))
+        for name in names
+    ]
+    return choose_samples(experts, 1000, seed=0)
+
+
+def test_many_samples_are_fitted_in_another_process_as_they_would_be_in_this_one(tmp_path: Path) -> None:
+    encoder = HashingEncoder()
+    before = load_or_build(many_samples("code", "math"), encoder, None)
+    more = many_samples("code", "math", "poetry")
+
+    first, second = rebuild(more, encoder, tmp_path, None, before)
+    alone = build_fitted(more, HashingEncoder())
+
+    assert first.calibration is before.calibration
+    for name, arrays in alone.arrays().items():
+        for key, array in arrays.items():
+            assert np.allclose(array, second.arrays()[name][key], atol=1e-5), (name, key)
+    assert np.array_equal(first.arrays()["heads"]["weight"], second.arrays()["heads"]["weight"])
+    assert second.digest == alone.digest == load_or_build(more, encoder, tmp_path).digest
+
+
+def test_a_process_that_dies_leaves_an_error_and_nothing_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+
+    with pytest.raises((EOFError, OSError)):
+        list(rebuild(many_samples("code", "math", "poetry"), HashingEncoder(), tmp_path, None, None))
+
+    assert not list(tmp_path.rglob("meta.json"))
 
 
 def test_a_cache_that_cannot_be_written_costs_time_but_not_the_start(
