@@ -212,7 +212,8 @@ class RawCall:
 
     def __init__(self, backend: FakeBackend, path: str, stream: bool) -> None:
         self.sent: list[dict[str, Any]] = []
-        self._body = json.dumps({**BODY, "stream": stream}).encode()
+        body = {"model": "demo", "input": "hello"} if path == "/v1/responses" else BODY
+        self._body = json.dumps({**body, "stream": stream}).encode()
         self._gone = asyncio.Event()
         scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
         scope |= {"asgi": {"spec_version": "2.4"}}
@@ -239,7 +240,7 @@ def stalled(place: str) -> FakeBackend:
 
 
 @pytest.mark.parametrize("place", ["while routing", "before the first token", "after the first token"])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, "/v1/responses"])
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("how", ["leaves", "is cancelled"])
 async def test_wherever_a_client_leaves_the_work_stops_at_once(place: str, path: str, stream: bool, how: str) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-import lmoe_ray
-from lmoe_ray.bench.labelled_prompts import read_experts
+from lmoe_ray.domain.package import load_package
+from lmoe_ray.pretrained.package_source import DEMO_FOLDER, DEMO_INDEX
 from lmoe_ray.routing.embedder import Embedder
 from lmoe_ray.routing.router import RoutedModel, RouterChain
 from lmoe_ray.routing.similarity import SimilarityRouter
@@ -15,13 +13,13 @@ from lmoe_ray.settings import RouterSettings
 from tests.routing.experts import ask
 from tests.routing.test_embedder import model_folder
 
-DEMO = Path(lmoe_ray.__file__).parent / "demo" / "package"
-
 
 @pytest.fixture(scope="module")
-def chain(cache_dir: Path) -> RouterChain:
-    model = RoutedModel("demo", read_experts(DEMO, max_tokens=256))
-    router = SimilarityRouter(model, Embedder(model_folder(), num_threads=1), RouterSettings(), cache_dir)
+def chain() -> RouterChain:
+    model = RoutedModel("demo", load_package(DEMO_FOLDER).experts)
+    router = SimilarityRouter(
+        model, Embedder(model_folder(), num_threads=1), RouterSettings(), None, shipped_dir=DEMO_INDEX
+    )
     return RouterChain(model, router)
 
 
