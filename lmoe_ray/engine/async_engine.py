@@ -21,6 +21,7 @@ from lmoe_ray.engine.engine_thread import EngineThread
 from lmoe_ray.engine.grammars import Grammars
 from lmoe_ray.engine.load_model import load_model
 from lmoe_ray.engine.mailbox import Mailbox
+from lmoe_ray.engine.prompt_size import num_prompt_bytes, require_possible
 from lmoe_ray.engine.sequence import Sequence
 from lmoe_ray.engine.sequence_maker import SequenceMaker, is_constrained
 from lmoe_ray.engine.tokenizer import Tokenizer
@@ -28,7 +29,7 @@ from lmoe_ray.settings import EngineSettings
 
 DEFAULT_CACHE_DIR = Path("~/.cache/lmoe_ray").expanduser()
 #: Longer prompts are tokenised in a thread, for they would hold up every other stream of the loop.
-MAX_INLINE_CHARS = 16_384
+MAX_INLINE_BYTES = 16_384
 
 
 class AsyncEngine:
@@ -158,7 +159,7 @@ class AsyncEngine:
                 self._thread.abort(sequence)
 
     async def tokenize(self, request: GenerateRequest) -> TokenizedPrompt:
-        """The prompt as it would be computed, even if it is too long for that. Raises :class:`InvalidField`."""
+        """The prompt as it would be computed, even if it is too long. Raises as :meth:`generate`."""
         return TokenizedPrompt(tuple(await self._encode(request)), self.max_model_len)
 
     async def detokenize(self, token_ids: tuple[int, ...]) -> str:
@@ -171,8 +172,9 @@ class AsyncEngine:
         self._adapters.remove(digest)
 
     async def _encode(self, request: GenerateRequest) -> list[int]:
-        num_chars = len(request.prompt or "") + sum(len(message.content) for message in request.messages)
-        if num_chars <= MAX_INLINE_CHARS:
+        num_bytes = num_prompt_bytes(request)
+        require_possible(num_bytes, self._tokenizer.longest_token, self.max_model_len)
+        if num_bytes <= MAX_INLINE_BYTES:
             return self._tokenizer.encode_request(request)
         return await asyncio.to_thread(self._tokenizer.encode_request, request)
 

@@ -26,6 +26,11 @@ class TokenBytes:
         decoder = backend.decoder
         self._alphabet = _byte_of_char() if decoder and b'"ByteLevel"' in decoder.__getstate__() else {}
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the token that has most, at least 1; reads the whole vocabulary."""
+        return max((len(self.of(token_id)) for token_id in self._backend.get_vocab().values()), default=1) or 1
+
     def of(self, token_id: int) -> bytes:
         """Empty for columns of the logits that are no token."""
         token = self._backend.id_to_token(token_id)

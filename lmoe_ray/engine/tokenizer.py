@@ -41,6 +41,7 @@ class Tokenizer:
 
     Attributes:
         special_ids: tokens that are no text.
+        longest_token: bytes that a token spells at most.
         eos_ids: tokens that end an answer: the model's, the tokenizer's, and the chat template's.
         dialect: how calls of functions are written.
     """
@@ -61,6 +62,7 @@ class Tokenizer:
             raise ModelSourceError(str(folder), "has no tokenizer.json; convert its tokenizer to a fast one")
         self._backend = self._tokenizer.backend_tokenizer
         self._token_bytes = TokenBytes(self._backend, self._tokenizer.added_tokens_decoder)
+        self.longest_token = self._token_bytes.longest
         self.special_ids = frozenset(
             token_id for token_id, token in self._tokenizer.added_tokens_decoder.items() if token.special
         )

@@ -235,6 +235,18 @@ async def test_max_tokens_is_clamped_to_the_room_left(max_tokens: int | None, ma
     assert answered.whole.finish_reason == "length"
 
 
+@pytest.mark.parametrize("char", ["a", " ", "\N{FOX FACE}"])
+async def test_a_prompt_that_no_tokenizer_could_make_fit_is_refused_unread(
+    make_engine: Callable[..., Any], char: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+    monkeypatch.setattr(engine._tokenizer, "encode_request", lambda request: pytest.fail("it was read"))
+    most = engine.max_model_len * engine._tokenizer.longest_token
+
+    with pytest.raises(PromptTooLong):
+        await engine.tokenize(prompt_request(char * (most + 1)))
+
+
 async def test_the_models_own_limit_caps_the_context(
     tiny: Any, tmp_path: Path, make_engine: Callable[..., Any]
 ) -> None:
