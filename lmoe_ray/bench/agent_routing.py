@@ -165,7 +165,7 @@ class _Replay:
         return self._decisions[request.request_id]
 
     async def update(self, model: RoutedModel) -> None:
-        raise NotImplementedError("its decisions are made. This is a bug.")
+        raise AssertionError("its decisions are made. This is a bug.")
 
     def spent_s(self, request_id: str) -> float:
         """What the decision took if it was wanted, else nothing."""
