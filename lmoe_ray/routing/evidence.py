@@ -48,6 +48,8 @@ def log_closeness(nearest: Nearest) -> Floats:
     It is minus the logarithm of a power mean of the squared distances, with exponent ``-_POWER``: the inverse-distance
     weights of Shepard 1968, "A two-dimensional interpolation function for irregularly-spaced data".
     """
+    if len({cosines.shape[1] for cosines in nearest}) == 1 and nearest[0].shape[1]:
+        return _log_closeness(np.stack(nearest, axis=1))
     return np.stack([_log_closeness(c) if c.shape[1] else never(c) for c in nearest], axis=1)
 
 
@@ -73,6 +75,7 @@ def log_softmax(scores: Floats) -> Floats:
 
 
 def _log_closeness(cosines: Vectors) -> Floats:
+    """``[..., k]`` to ``[...]``."""
     logs = -_POWER * np.log(squared_distances(cosines, _MIN_SQUARED_DISTANCE))
-    highest = logs.max(axis=1, keepdims=True)
-    return np.asarray((highest[:, 0] + np.log(np.exp(logs - highest).mean(axis=1))) / _POWER)
+    highest = logs.max(axis=-1, keepdims=True)
+    return np.asarray((highest[..., 0] + np.log(np.exp(logs - highest).mean(axis=-1))) / _POWER)

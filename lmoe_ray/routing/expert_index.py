@@ -80,9 +80,7 @@ class ExpertIndex:
     def search(self, vector: Vectors, k: int, experts: Sequence[str] | None = None) -> tuple[Vectors, Rows]:
         """Cosines and rows of the ``k`` samples nearest to ``vector [dim]``, best first; of ``experts``, or of all."""
         wanted = [i for i, name in enumerate(self.experts) if experts is None or name in experts]
-        found = self._searched.nearest(vector[np.newaxis], k, wanted)
-        cosines = np.concatenate([np.empty(0, np.float32), *(c[0] for c, _ in found)])
-        rows = np.concatenate([np.empty(0, np.int64), *(r[0] for _, r in found)])
+        cosines, rows = side_by_side(self._searched.nearest(vector[np.newaxis], k, wanted), k)
         best = np.argsort(-cosines, kind="stable")[:k]
         return cosines[best], rows[best]
 
@@ -97,7 +95,11 @@ class ExpertIndex:
 
     def per_expert(self, vectors: Vectors, k: int) -> Nearest:
         """The nearest ``k`` samples inside every expert, for each of ``vectors [num_queries, dim]``."""
-        return tuple(cosines for cosines, _ in self._searched.nearest(vectors, k, range(len(self.experts))))
+        return tuple(cosines for cosines, _ in self.found_per_expert(vectors, k))
+
+    def found_per_expert(self, vectors: Vectors, k: int) -> list[Found]:
+        """As :meth:`per_expert`, and which rows they are."""
+        return self._searched.nearest(vectors, k, range(len(self.experts)))
 
     def others_of(self, rows: Rows, k: int) -> Nearest:
         """As :meth:`per_expert` for samples of our own, none of which is counted as its own neighbour.
@@ -106,6 +108,13 @@ class ExpertIndex:
         """
         found = self._searched.nearest(self.vectors_of(rows), k + 1, range(len(self.experts)))
         return tuple(_without_self(cosines, found_rows, rows, k) for cosines, found_rows in found)
+
+
+def side_by_side(found: Sequence[Found], k: int) -> Found:
+    """The best ``k`` of each expert for a single query, expert after expert: cosines and rows, ``[num_found]``."""
+    cosines = np.concatenate([np.empty(0, np.float32), *(c[0, :k] for c, _ in found)])
+    rows = np.concatenate([np.empty(0, np.int64), *(r[0, :k] for _, r in found)])
+    return cosines, rows
 
 
 def build_index(

@@ -24,11 +24,17 @@ class FlatIndex:
     """
 
     def __init__(self, faiss_index: faiss.Index, ranges: Sequence[tuple[int, int]]) -> None:
-        self._faiss_index, self._ranges = faiss_index, ranges
+        self._faiss_index = faiss_index
+        self._sizes = [end - start for start, end in ranges]
+        # Kept, because making one takes a third of the time of searching a thousand rows.
+        selectors = [faiss.IDSelectorRange(start, end) for start, end in ranges]
+        self._within = [faiss.SearchParameters(sel=selector) for selector in selectors]  # type: ignore[call-arg]
 
     def nearest(self, vectors: Vectors, k: int, experts: Sequence[int]) -> list[Found]:
         """The nearest ``min(k, its samples)`` of each of ``experts``, for ``vectors [num_queries, dim]``."""
-        return [self._within(vectors, *self._ranges[expert], k) for expert in experts]
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        with one_faiss_thread():
+            return [self._search(queries, k, expert) for expert in experts]
 
     def vectors_of(self, rows: Rows) -> Vectors:
         """``[num_rows, dim]``; a copy."""
@@ -38,14 +44,11 @@ class FlatIndex:
         """``[num_samples, dim]``; a copy."""
         return np.asarray(self._faiss_index.reconstruct_n(0, self._faiss_index.ntotal))
 
-    def _within(self, vectors: Vectors, start: int, end: int, k: int) -> Found:
-        num_found = min(k, end - start)
+    def _search(self, queries: Vectors, k: int, expert: int) -> Found:
+        num_found = min(k, self._sizes[expert])
         if num_found == 0:
-            return nothing(len(vectors))
-        selector = faiss.SearchParameters(sel=faiss.IDSelectorRange(start, end))  # type: ignore[call-arg]
-        queries = np.ascontiguousarray(vectors, dtype=np.float32)
-        with one_faiss_thread():
-            cosines, rows = self._faiss_index.search(queries, num_found, params=selector)
+            return nothing(len(queries))
+        cosines, rows = self._faiss_index.search(queries, num_found, params=self._within[expert])
         return cosines, rows
 
 

@@ -142,8 +142,10 @@ def form_features(text: str) -> NDArray[np.float32]:
     """``[NUM_FORM_FEATURES]``: shape, then of each cue the logarithm of its count and whether it is there, and whether
     it stands in the first and in the last sentence."""
     sentences = [s for s in _SENTENCE_END.split(text[: 4 * HEAD_CHARS].strip()) if s] or [""]
-    counts = np.minimum(_counts(both_ends(text).lower()), _MAX_COUNT)
-    first, last = _counts(sentences[0][:_ZONE_CHARS].lower()), _counts(sentences[-1][-_ZONE_CHARS:].lower())
+    parts = [part.lower() for part in (both_ends(text), sentences[0][:_ZONE_CHARS], sentences[-1][-_ZONE_CHARS:])]
+    counted = {part: _counts(part) for part in set(parts)}  # a short text is one sentence, so all three are the same
+    counts, first, last = (counted[part] for part in parts)
+    counts = np.minimum(counts, _MAX_COUNT)
     cues = (np.log1p(counts), counts > 0, first > 0, last > 0)
     return np.concatenate([np.array(_shape(text, sentences)), *cues], dtype=np.float32)
 

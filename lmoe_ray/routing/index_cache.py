@@ -46,8 +46,9 @@ from lmoe_ray.routing.task_head import features_version
 
 logger = logging.getLogger(__name__)
 
-#: Raise when the files change, or what is fitted comes out differently: weights of evidence, folds, the prior curve.
-FORMAT = 3
+#: Raise when the files change, or what is fitted comes out differently: weights of evidence, folds, the prior curve,
+#: which words are known.
+FORMAT = 4
 
 
 def load_or_build(

@@ -95,7 +95,7 @@ class SimilarityRouter:
         vectors = await asyncio.gather(*map(self._embedder.embed_one, texts))
         looks = [standing.look(text, vector) for text, vector in zip(texts, vectors, strict=True)]
         verdict = standing.verdict(looks, model.expert_names)
-        neighbours = standing.neighbours(vectors[0], model.expert_names)
+        neighbours = standing.neighbours(looks[0], model.expert_names)
         return self._decide(model, verdict, neighbours, threshold)
 
     async def update(self, model: RoutedModel) -> None:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from lmoe_ray.domain.decision import Candidate, Neighbour
 from lmoe_ray.routing.calibration import lead_of
 from lmoe_ray.routing.evidence import softmax, weights_of
-from lmoe_ray.routing.expert_index import Encoder, Vectors
+from lmoe_ray.routing.expert_index import Encoder, Vectors, side_by_side
 from lmoe_ray.routing.familiarity import NUM_NEAREST, nearness_of
 from lmoe_ray.routing.fitted_index import FittedIndex
+from lmoe_ray.routing.flat_index import Found
 from lmoe_ray.routing.scoring import make_scorer
 from lmoe_ray.routing.task_head import load_task_head
 from lmoe_ray.routing.vector_cache import text_digest
@@ -26,7 +27,7 @@ from lmoe_ray.settings import RouterSettings
 
 Floats = NDArray[np.float64]
 
-#: Texts whose look is kept: a megabyte with ten experts.
+#: Texts whose look is kept: six megabytes with ten experts.
 MAX_LOOKS = 4096
 
 _NUM_NEIGHBOURS_SHOWN = 5
@@ -35,10 +36,14 @@ _MAX_SHOWN_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the evidence says of one text; arrays are ``[num_experts]``, logarithms."""
+    """What the evidence says of one text; arrays of floats are ``[num_experts]``, logarithms.
+
+    ``nearest`` are cosines and rows of every expert's samples nearest to it, expert after expert, ``[num_found]``.
+    """
 
     opinions: Mapping[str, Floats]
     log_probabilities: Floats
+    nearest: Found
     familiarity: float
     is_readable: bool
 
@@ -114,19 +119,24 @@ class Standing:
             candidates, confidence, familiarity, any(look.is_readable for look in looks), _shares(looks[0].opinions)
         )
 
-    def neighbours(self, vector: Vectors, experts: Sequence[str]) -> tuple[Neighbour, ...]:
-        """The samples of ``experts`` nearest to ``vector [dim]``."""
-        cosines, rows = self._index.search(vector, _NUM_NEIGHBOURS_SHOWN, experts)
-        return tuple(self._neighbour(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True))
+    def neighbours(self, look: Look, experts: Sequence[str]) -> tuple[Neighbour, ...]:
+        """The samples of ``experts`` nearest to the text, best first."""
+        cosines, rows = look.nearest
+        is_asked = np.isin(self._index.experts, experts)[self._index.labels[rows]]
+        best = np.argsort(-cosines[is_asked], kind="stable")[:_NUM_NEIGHBOURS_SHOWN]
+        pairs = zip(rows[is_asked][best].tolist(), cosines[is_asked][best].tolist(), strict=True)
+        return tuple(self._neighbour(row, cosine) for row, cosine in pairs)
 
     def _look(self, text: str, vector: Vectors) -> Look:
         # Familiarity was learnt from NUM_NEAREST samples, so a smaller k must not hide some of them.
-        most = self._index.per_expert(vector[np.newaxis], max(self._scorer.k, NUM_NEAREST))
+        found = self._index.found_per_expert(vector[np.newaxis], max(self._scorer.k, NUM_NEAREST))
+        most = tuple(cosines for cosines, _ in found)
         opinions = self._scorer.opinions(text, vector, tuple(cosines[:, : self._scorer.k] for cosines in most))
         known_share, familiarity = self._encoder.known_share(text), self.fitted.familiarity
         return Look(
             opinions,
             self._scorer.fuse(opinions),
+            side_by_side(found, _NUM_NEIGHBOURS_SHOWN),
             familiarity.of(float(nearness_of(most)[0]), known_share),
             familiarity.is_readable(known_share),
         )

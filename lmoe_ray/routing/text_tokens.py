@@ -16,6 +16,9 @@ from lmoe_ray.routing.known_words import NUM_ASSUMED, known_share
 # has about 4 characters a token; whitespace in code, the thinnest kind, stays well below 32.
 MAX_CHARS_PER_TOKEN = 32
 
+#: Of which the known words are counted: some two hundred words tell as much as all of them.
+MAX_COUNTED_CHARS = 1000
+
 
 def shorten(text: str, max_tokens: int) -> str:
     """The part of a text that can have ``max_tokens`` tokens."""
@@ -50,8 +53,8 @@ class TextTokens:
         return self._tokenizer.get_vocab()
 
     def known_share(self, text: str) -> float:
-        """With ``NUM_ASSUMED``, see :func:`lmoe_ray.routing.known_words.known_share`."""
-        return known_share(self._tokenizer, shorten(text, self._max_tokens), NUM_ASSUMED)
+        """With ``NUM_ASSUMED``, of a text's beginning; see :func:`lmoe_ray.routing.known_words.known_share`."""
+        return known_share(self._tokenizer, text[:MAX_COUNTED_CHARS], NUM_ASSUMED)
 
     def count(self, texts: Sequence[str], *, special: bool = True) -> list[int]:
         """Tokens of each text; one above the limit where it has more."""

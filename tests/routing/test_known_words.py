@@ -80,6 +80,12 @@ def test_what_the_embedder_cannot_read_is_unknown(builtin: Tokenizer, text: str)
         pytest.param("nice work 👍👍", 1.0, 1.0, id="emoji beside words"),
         pytest.param("nice\0 work\0", 1.0, 1.0, id="control characters beside words"),
         pytest.param("naïve café", 1.0, 1.0, id="accents that English has"),
+        pytest.param("Why does qzload(fprtz_max) hang?", 1.0, 1.0, id="identifiers"),
+        pytest.param("Solve $\\sqrt{\\frac{1}{9}}$", 1.0, 1.0, id="formulas"),
+        pytest.param("What is fMethodSignature, and what x86?", 1.0, 1.0, id="names told by their spelling"),
+        pytest.param("What is https://qzrt.example/wxyzq", 1.0, 1.0, id="an address"),
+        pytest.param("Explain zqwx. Then (pqrv) again: why?", 0.6, 0.7, id="signs of sentences make no names"),
+        pytest.param("qzload(fprtz)", 0.0, 0.0, id="names alone count as words"),
     ],
 )
 def test_a_mixture_is_known_in_part(builtin: Tokenizer, text: str, low: float, high: float) -> None:

@@ -194,9 +194,10 @@ def test_an_expert_with_samples_is_known_and_one_without_is_not(fitted: FittedIn
 
 
 def test_neighbours_are_of_experts_that_are_asked_about(fitted: FittedIndex) -> None:
-    vector = HashingEncoder().embed(["fix a loop in rust"])[0]
+    text = "fix a loop in rust"
+    standing = standing_of(fitted)
 
-    neighbours = standing_of(fitted).neighbours(vector, ("poetry", "chores"))
+    neighbours = standing.neighbours(standing.look(text, HashingEncoder().embed([text])[0]), ("poetry", "chores"))
 
     assert {neighbour.expert for neighbour in neighbours} <= {"poetry", "chores"}
     assert len(neighbours) == 5
