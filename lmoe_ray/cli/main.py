@@ -13,11 +13,13 @@ from rich.console import Console
 from lmoe_ray import __version__
 from lmoe_ray.cli import (
     ask_commands,
-    bench_commands,
     calibrate_command,
     chat_command,
+    demo_command,
+    engine_bench_commands,
     key_commands,
     make_commands,
+    router_bench_commands,
     routing_bench_command,
     serve_command,
 )
@@ -43,13 +45,13 @@ app.command("segment")(make_commands.segment)
 app.command("tune")(make_commands.tune)
 app.command("evaluate")(make_commands.evaluate)
 app.command("pack")(make_commands.pack)
-app.command("demo")(make_commands.demo)
+app.command("demo")(demo_command.demo)
 bench.command("routing")(routing_bench_command.routing)
-bench.command("encoder")(bench_commands.encoder)
-bench.command("index")(bench_commands.index)
-bench.command("engine")(bench_commands.engine)
-bench.command("gpu")(bench_commands.gpu)
-bench.command("structured")(bench_commands.structured)
+bench.command("encoder")(router_bench_commands.encoder)
+bench.command("index")(router_bench_commands.index)
+bench.command("engine")(engine_bench_commands.engine)
+bench.command("gpu")(engine_bench_commands.gpu)
+bench.command("structured")(engine_bench_commands.structured)
 app.add_typer(bench, name="bench")
 keys.command("create")(key_commands.create)
 keys.command("list")(key_commands.show)

@@ -1,30 +1,21 @@
-"""``lmoe segment``, ``tune``, ``evaluate``, ``pack`` and ``demo``: make experts and measure what they are worth."""
+"""``lmoe segment``, ``tune``, ``evaluate`` and ``pack``: make experts and measure what they are worth."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lmoe_ray.cli.tuning_progress import console, err_console, print_report, tuning_bar
 from lmoe_ray.domain.package import LMoEPackage, Manifest, load_package
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.errors import PackageError
 
 if TYPE_CHECKING:
     from lmoe_ray.training.evaluate import LossTable
-    from lmoe_ray.training.tune import TuneProgress, TuneReport
-
-console = Console()
-#: Progress and remarks, so that ``--json`` on standard output stays JSON.
-err_console = Console(stderr=True)
 
 DEFAULT_BASE = "builtin:smollm2-135m-instruct"
 DEFAULT_CACHE = Path("~/.cache/lmoe_ray")
@@ -97,7 +88,7 @@ def tune(
         seed=seed,
     )
     folder = resolve(base, revision, cache_dir)
-    with _tuning_bar() as progress:
+    with tuning_bar() as progress:
         done = tune_expert(
             folder,
             read_rows(data),
@@ -107,7 +98,7 @@ def tune(
             base_name=base,
             progress=progress,
         )
-    _print_report(out.name, done)
+    print_report(out.name, done)
 
 
 def evaluate(
@@ -173,59 +164,6 @@ def pack(
     console.print(f"{out}: {', '.join(package.names)}")
 
 
-def demo(
-    data: Annotated[Path | None, typer.Option(help="Instruct data with the predecessor's categories.")] = None,
-    work: Annotated[Path | None, typer.Option(help="Keeps the split and the adapters.")] = None,
-    router_only: Annotated[
-        bool,
-        typer.Option("--router-only", help="Only tune the router's encoder on the package's samples, and index them."),
-    ] = False,
-    labelled: Annotated[
-        Path | None, typer.Option(help="With --router-only: prompts by others, to measure the router's confidence on.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the package; default: the shipped one.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Experts tuned at the same time, one thread each.")] = 2,
-    only: Annotated[list[str] | None, typer.Option(help="Tune only these; others are taken from --work.")] = None,
-    max_tokens_seen: Annotated[int | None, typer.Option(min=1, help="Tokens per expert.")] = None,
-    cache_dir: CacheOption = DEFAULT_CACHE,
-) -> None:
-    """Build the shipped demo package again: split, tune six experts, pack, and make the router's own parts."""
-    from lmoe_ray.demo.build import TUNE_SETTINGS, build_demo, ship_router
-    from lmoe_ray.pretrained.package_source import DEMO_FOLDER
-
-    if router_only:
-        from lmoe_ray.bench.labelled_prompts import read_experts
-        from lmoe_ray.settings import RouterSettings
-
-        judges = read_experts(labelled, RouterSettings().max_tokens) if labelled else ()
-        strangers = [(text, expert.name) for expert in judges for text in expert.samples]
-        with err_console.status("tuning the encoder") as display:
-            ship_router(
-                load_package(out or DEMO_FOLDER),
-                cache_dir,
-                strangers,
-                lambda done, total, loss: display.update(
-                    f"tuning the encoder: step {done} of {total}, loss {loss:.2f}"
-                ),
-            )
-        return
-    if data is None or work is None:
-        raise typer.BadParameter("are needed, or --router-only", param_hint="--data and --work")
-    settings = replace(TUNE_SETTINGS, max_tokens_seen=max_tokens_seen) if max_tokens_seen else TUNE_SETTINGS
-    with console.status("tuning"):
-        package = build_demo(
-            data,
-            out or DEMO_FOLDER,
-            work,
-            cache_dir,
-            jobs=jobs,
-            settings=settings,
-            only=tuple(only or ()),
-            report=_print_report,
-        )
-    console.print(f"{package.path}: {', '.join(package.names)}")
-
-
 def _adapters_of(package: LMoEPackage | None) -> dict[str, Path]:
     return {expert.name: expert.weights.parent for expert in package.experts} if package else {}
 
@@ -235,28 +173,6 @@ def _adapters_in(folder: Path) -> dict[str, Path]:
     if not found:
         raise PackageError(str(folder), "holds no adapter: no <name>/adapter_config.json found")
     return found
-
-
-@contextmanager
-def _tuning_bar() -> Iterator[Callable[[TuneProgress], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-    with Progress(*columns, console=err_console) as bar:
-        task = bar.add_task("tuning", total=None, state="loading")
-
-        def update(at: TuneProgress) -> None:
-            speed = at.num_tokens_seen / at.elapsed_s if at.elapsed_s else 0
-            bar.update(task, total=at.num_steps, completed=at.step, state=f"loss {at.loss:.3f} · {speed:.0f} tokens/s")
-
-        yield update
-
-
-def _print_report(name: str, report: TuneReport) -> None:
-    before, after = report.heldout_loss_before, report.heldout_loss_after
-    gain = "" if before is None or after is None else f" · held-out loss {before:.3f} → {after:.3f}"
-    console.print(
-        f"{name}: {report.num_steps} steps, {report.num_tokens_seen} tokens in {report.elapsed_s:.0f} s{gain}",
-        highlight=False,
-    )
 
 
 def _print_losses(table: LossTable) -> None:
