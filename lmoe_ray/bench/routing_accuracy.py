@@ -70,9 +70,10 @@ def run(
     samples = choose_samples(experts, settings.max_samples, settings.seed)
     if not samples.rows:
         raise TrainingDataError(str(experts[0].weights), "holds empty routing samples only")
-    chains = _chains(RoutedModel("bench", experts), settings, RememberingEmbedder(embedder), cache_dir, progress)
-    decisions = asyncio.run(_decide_all(chains, prompts, routed))
-    return report_of(Measured(prompts, decisions, settings.scoring, len(samples.rows), fallback_expert))
+    remembering = RememberingEmbedder(embedder)
+    chains = _chains(RoutedModel("bench", experts), settings, remembering, cache_dir, progress)
+    decisions, encoder_s = asyncio.run(_decide_all(chains, prompts, remembering, routed))
+    return report_of(Measured(prompts, decisions, encoder_s, settings.scoring, len(samples.rows), fallback_expert))
 
 
 def _chains(
@@ -100,21 +101,35 @@ def _chains(
 
 
 async def _decide_all(
-    chains: Mapping[str, RouterChain], prompts: Sequence[LabelledPrompt], routed: Progress | None
-) -> dict[str, Decisions]:
-    """Decisions by column. The first prompt is not timed cold: a warm-up of its own goes before."""
+    chains: Mapping[str, RouterChain],
+    prompts: Sequence[LabelledPrompt],
+    embedder: RememberingEmbedder,
+    routed: Progress | None,
+) -> tuple[dict[str, Decisions], list[float]]:
+    """Decisions by column, and the seconds that ours waited for the encoder. The first prompt is not timed cold: a
+    warm-up of its own goes before."""
     await chains[OURS].route(GenerateRequest("warm-up", "bench", (Message("user", "warm up, please, little router"),)))
     requests = [
         GenerateRequest(f"bench-{i}", "bench", prompt.messages, num_tools=prompt.num_tools)
         for i, prompt in enumerate(prompts)
     ]
-    return {name: await _decide(chain, requests, routed if name == OURS else None) for name, chain in chains.items()}
+    decisions, encoder_s = await _decide_ours(chains[OURS], requests, embedder, routed)
+    others = {name: await _decide(chain, requests) for name, chain in chains.items() if name != OURS}
+    return {OURS: decisions, **others}, encoder_s
 
 
-async def _decide(chain: RouterChain, requests: Sequence[GenerateRequest], routed: Progress | None) -> Decisions:
-    decisions = []
+async def _decide_ours(
+    chain: RouterChain, requests: Sequence[GenerateRequest], embedder: RememberingEmbedder, routed: Progress | None
+) -> tuple[Decisions, list[float]]:
+    decisions, encoder_s = [], []
     for request in requests:
+        before_s = embedder.waited_s
         decisions.append(await chain.route(request))
+        encoder_s.append(embedder.waited_s - before_s)
         if routed is not None:
             routed(len(decisions), len(requests))
-    return decisions
+    return decisions, encoder_s
+
+
+async def _decide(chain: RouterChain, requests: Sequence[GenerateRequest]) -> Decisions:
+    return [await chain.route(request) for request in requests]

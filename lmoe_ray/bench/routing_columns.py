@@ -21,10 +21,20 @@ Decisions = Sequence[RoutingDecision]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``decisions`` holds one decision per prompt for each column: ours, the predecessor's, then the baselines."""
+    """What the figures are made of.
+
+    Attributes:
+        prompts: in the order of the file.
+        decisions: one per prompt for each column: ours, the predecessor's, then the baselines.
+        encoder_s: what of each of our decisions was waiting for the encoder.
+        scoring: our rule.
+        num_samples: routing samples in use.
+        fallback_expert: where prompts without an expert may go.
+    """
 
     prompts: Sequence[LabelledPrompt]
     decisions: Mapping[str, Decisions]
+    encoder_s: Sequence[float]
     scoring: str
     num_samples: int
     fallback_expert: str
@@ -39,7 +49,8 @@ def report_of(measured: Measured) -> RoutingReport:
     resamples = draw_resamples(sources if is_clustered else [""] * len(sources))
     baselines = {name: _column(measured, name, resamples) for name in measured.decisions}
     ours, predecessor = baselines.pop(OURS), baselines.pop(PREDECESSOR)
-    durations_ms = [1000 * decision.duration_s for decision in measured.decisions[OURS]]
+    durations_ms = np.array([1000 * decision.duration_s for decision in measured.decisions[OURS]])
+    after_encoder_ms = durations_ms - 1000 * np.array(measured.encoder_s)
     return RoutingReport(
         scoring=measured.scoring,
         num_samples=measured.num_samples,
@@ -52,6 +63,8 @@ def report_of(measured: Measured) -> RoutingReport:
         resampled="sources" if is_clustered else "prompts",
         p50_ms=float(np.percentile(durations_ms, 50)),
         p95_ms=float(np.percentile(durations_ms, 95)),
+        after_encoder_p50_ms=float(np.percentile(after_encoder_ms, 50)),
+        after_encoder_p95_ms=float(np.percentile(after_encoder_ms, 95)),
         confusion=_confusion(ours.outcomes),
         by_slice=_breakdown([prompt.slice for prompt in labelled], ours, predecessor),
         by_source=_breakdown(sources, ours, predecessor),

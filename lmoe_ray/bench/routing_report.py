@@ -77,6 +77,7 @@ class RoutingReport:
         resampled: what the intervals draw.
         by_slice, by_source: most prompts first; empty if the rows do not say.
         p50_ms, p95_ms: of our decisions, embedding included.
+        after_encoder_p50_ms, after_encoder_p95_ms: the same without it.
         confusion: ``confusion[label][answer]`` counts prompts.
     """
 
@@ -91,6 +92,8 @@ class RoutingReport:
     resampled: Literal["prompts", "sources"]
     p50_ms: float
     p95_ms: float
+    after_encoder_p50_ms: float
+    after_encoder_p95_ms: float
     confusion: dict[str, dict[str, int]]
     by_slice: Mapping[str, Part] = field(default_factory=dict)
     by_source: Mapping[str, Part] = field(default_factory=dict)
@@ -123,6 +126,8 @@ class RoutingReport:
             "by_source": {name: dataclasses.asdict(part) for name, part in self.by_source.items()},
             "p50_ms": self.p50_ms,
             "p95_ms": self.p95_ms,
+            "after_encoder_p50_ms": self.after_encoder_p50_ms,
+            "after_encoder_p95_ms": self.after_encoder_p95_ms,
             "confusion": self.confusion,
         }
 

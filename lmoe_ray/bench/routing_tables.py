@@ -56,6 +56,7 @@ def _in_order(differences: Mapping[str, Difference]) -> Iterator[Difference]:
 
 def _notes(report: RoutingReport) -> Iterator[str]:
     yield f"p50 / p95: {report.p50_ms:.1f} / {report.p95_ms:.1f} ms a decision"
+    yield f"without the encoder: {report.after_encoder_p50_ms:.1f} / {report.after_encoder_p95_ms:.1f} ms"
     yield f"under a figure: the middle 95 % of {NUM_RESAMPLES} resamples of {report.resampled}, paired in differences"
     yield (
         f"answered, precision: of what is not left to the fallback, with our threshold of {report.ours.threshold:g}; "

@@ -35,7 +35,7 @@ def report(
     scoring: str = "fused",
 ) -> RoutingReport:
     decisions = {OURS: ours, PREDECESSOR: predecessor or ours, "centroid": ours}
-    return report_of(Measured(prompts, decisions, scoring, 10, "general"))
+    return report_of(Measured(prompts, decisions, [0.0] * len(prompts), scoring, 10, "general"))
 
 
 def test_abstentions_are_counted_at_the_threshold_in_use() -> None:
