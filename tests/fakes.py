@@ -157,7 +157,8 @@ class HashingEncoder:
     """
 
     def __init__(self, *, dim: int = 256, max_tokens: int = 256, identity: str = "hashing") -> None:
-        self.identity, self.max_tokens, self._dim = identity, max_tokens, dim
+        self.identity = self.space = identity
+        self.max_tokens, self._dim = max_tokens, dim
         self.embedded: list[str] = []
 
     def embed(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:

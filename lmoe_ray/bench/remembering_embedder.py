@@ -18,7 +18,7 @@ class RememberingEmbedder:
     """
 
     def __init__(self, embedder: QueryEmbedder) -> None:
-        self.identity, self.max_tokens = embedder.identity, embedder.max_tokens
+        self.identity, self.space, self.max_tokens = embedder.identity, embedder.space, embedder.max_tokens
         self._embedder = embedder
         self._queries: dict[str, Vectors] = {}
         self._samples: dict[tuple[str, ...], Vectors] = {}

@@ -66,7 +66,7 @@ def _examine(
     fitted = load_or_build(
         samples, embedder, cache_dir, lambda done, total: update("embedding samples", done, total), DEMO_INDEX
     )
-    task_head = load_task_head(embedder.identity)
+    task_head = load_task_head(embedder.space)
     return examine(package.experts, fitted.index, task_head, settings.max_tokens, update)
 
 

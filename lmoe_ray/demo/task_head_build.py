@@ -37,6 +37,6 @@ def build_task_head(prompts: Sequence[Prompt], embedder: Embedder) -> int:
     np.save(SCALE_FILE, measure_form_scale(texts))
     inputs = head_inputs(texts, embedder.embed(texts))
     tasks = [prompt.task for prompt in prompts if prompt.task]
-    head = fit_task_head(inputs, [prompt.text for prompt in prompts], tasks, embedder.identity)
+    head = fit_task_head(inputs, [prompt.text for prompt in prompts], tasks, embedder.space)
     save_task_head(head)
     return len(head.tasks)

@@ -71,6 +71,7 @@ class Embedder:
         identity: digest of the model and its tuning. It leaves out the arithmetic, because every one we choose from
             stays within ``sentence_encoder.TOLERANCE`` of float32: an index built by one serves queries embedded by
             another, and only decisions that hang on the third digit of a cosine can differ between unlike machines.
+        space: the same.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Embedder:
         self._encoder = choose_encoder(folder, max_tokens, device, cache_dir.expanduser(), tuning)
         is_tuned = tuning is not None and not isinstance(self._encoder, ReferenceEncoder)
         self.max_tokens, self.dim = self._encoder.max_tokens, self._encoder.dim
-        self.identity = f"{digest}-{tuning.digest}" if tuning is not None and is_tuned else digest
+        self.identity = self.space = identity_of(digest, tuning if is_tuned else None)
         self._recent = VectorCache(MAX_CACHED_VECTORS)
         self._queue = EmbedQueue(self._encoder.encode, BATCHES[torch.device(device).type])
 
@@ -143,6 +144,11 @@ def embed_in_steps(encoder: TextEncoder, texts: Sequence[str], progress: Progres
         if progress is not None:
             progress(start + len(rows), len(order))
     return vectors
+
+
+def identity_of(digest: str, tuning: EncoderTuning | None) -> str:
+    """Of a model with this digest, and of its tuning if it has one."""
+    return digest if tuning is None else f"{digest}-{tuning.digest}"
 
 
 def model_digest(folder: Path) -> str:

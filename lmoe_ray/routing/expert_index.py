@@ -35,10 +35,12 @@ Nearest = tuple[Vectors, ...]
 class Encoder(Protocol):
     """Texts to unit vectors ``[num_texts, dim]``. ``identity`` differs whenever vectors could.
 
-    ``known_share`` is the share of a text's words that it knows, 0 to 1.
+    ``space`` is the identity of the encoder whose vectors these are or imitate: a classifier of the one's reads the
+    other's too. ``known_share`` is the share of a text's words that it knows, 0 to 1.
     """
 
     identity: str
+    space: str
     max_tokens: int
 
     def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors: ...

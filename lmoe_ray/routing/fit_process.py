@@ -38,13 +38,15 @@ class ReadTexts:
     """An encoder that has read its texts already and embeds none: what fitting needs of one."""
 
     identity: str
+    space: str
     max_tokens: int
     known_shares: Mapping[str, float]
 
     @classmethod
     def by(cls, encoder: Encoder, texts: Sequence[str]) -> Self:
         """Below a millisecond a text."""
-        return cls(encoder.identity, encoder.max_tokens, {text: encoder.known_share(text) for text in texts})
+        known_shares = {text: encoder.known_share(text) for text in texts}
+        return cls(encoder.identity, encoder.space, encoder.max_tokens, known_shares)
 
     def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
         raise AssertionError("its texts were embedded elsewhere. This is a bug.")

@@ -79,7 +79,7 @@ class Fitting:
         familiarity = learn_familiarity(index, Folds.of(index), encoder)
         if sum(count > 0 for count in index.num_samples_per_expert) < 2:
             return FittedIndex(index, digest, familiarity)
-        heads = fit_heads(index, self._inputs(index), load_task_head(encoder.identity))
+        heads = fit_heads(index, self._inputs(index), load_task_head(encoder.space))
         logger.info("routing heads fitted samples=%d fitted_s=%.1f", index.num_samples, time.monotonic() - started_s)
         return FittedIndex(index, digest, familiarity, heads)
 
@@ -88,7 +88,7 @@ class Fitting:
         if fitted.heads is None:
             return fitted
         started_s = time.monotonic()
-        index, task_head = fitted.index, load_task_head(encoder.identity)
+        index, task_head = fitted.index, load_task_head(encoder.space)
         held_out = hold_out(index, Folds.of(index), self._inputs(index), _NUM_NEIGHBOURS, task_head)
         calibration = calibrate(held_out)
         logger.info(

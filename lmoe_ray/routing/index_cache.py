@@ -113,7 +113,7 @@ def save_shipped(folder: Path, fitted: FittedIndex) -> None:
 
 def digest_of(samples: SampleSet, encoder: Encoder) -> str:
     """Of everything that shapes an entry."""
-    return samples.digest(FORMAT, features_version(), encoder.identity, encoder.max_tokens)
+    return samples.digest(FORMAT, features_version(), encoder.identity, encoder.space, encoder.max_tokens)
 
 
 def build_fitted(samples: SampleSet, encoder: Encoder, progress: Progress | None = None) -> FittedIndex:

@@ -13,7 +13,7 @@ class KnownVectors:
     """``encoder``, before which ``known`` is asked; both must be of one embedder."""
 
     def __init__(self, encoder: Encoder, known: ExpertIndex) -> None:
-        self.identity, self.max_tokens = encoder.identity, encoder.max_tokens
+        self.identity, self.space, self.max_tokens = encoder.identity, encoder.space, encoder.max_tokens
         self._encoder = encoder
         self._vectors = dict(zip(known.texts, known.vectors, strict=True))
 

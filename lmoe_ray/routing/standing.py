@@ -79,7 +79,7 @@ class Standing:
     def __init__(self, fitted: FittedIndex, settings: RouterSettings, encoder: Encoder) -> None:
         self.fitted = fitted
         self._index = index = fitted.index
-        self._scorer = make_scorer(settings.scoring, index, settings.k, fitted.heads, load_task_head(encoder.identity))
+        self._scorer = make_scorer(settings.scoring, index, settings.k, fitted.heads, load_task_head(encoder.space))
         # Calibrated is the fused rule; what the others say is no probability of being right.
         self._calibration = fitted.calibration if settings.scoring == "fused" else None
         self._is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1

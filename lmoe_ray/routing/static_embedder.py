@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lmoe_ray.errors import ModelSourceError
 from lmoe_ray.routing.bert_weights import UnsupportedEncoder, read_bert
-from lmoe_ray.routing.embedder import CACHE_DIR, embed_in_steps, model_digest
+from lmoe_ray.routing.embedder import CACHE_DIR, embed_in_steps, identity_of, model_digest
 from lmoe_ray.routing.encoder_tuning import tuning_for
 from lmoe_ray.routing.expert_index import Progress
 from lmoe_ray.routing.sentence_encoder import choose_forward
@@ -34,6 +34,9 @@ MAX_TEXTS = 2500
 class StaticEmbedder:
     """As :class:`lmoe_ray.routing.embedder.Embedder`, with vectors of its own: an index of one does not fit the other.
 
+    They point nearly where the encoder's do, so a classifier fitted on those, like the shipped task head, reads
+    them too.
+
     Args:
         folder: a BERT sentence encoder, to learn from.
         texts: to learn on, best the routing samples. Without any, routing is markedly worse.
@@ -47,6 +50,7 @@ class StaticEmbedder:
 
     Attributes:
         identity: digest of the table itself.
+        space: identity of the encoder that it was learnt from, as an ``Embedder`` of the same folder has it.
     """
 
     def __init__(
@@ -61,9 +65,11 @@ class StaticEmbedder:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         cache_dir = cache_dir.expanduser()
+        model = model_digest(folder)
+        self.space = identity_of(model, tuning_for(model))
         try:
             self._table = load_or_make(
-                cache_dir / "static" / f"{_digest(folder, texts, max_tokens)}.npy",
+                cache_dir / "static" / f"{_digest(self.space, texts, max_tokens)}.npy",
                 lambda: _learn(folder, texts, max_tokens, cache_dir / "kernels"),
             )
             self._tokens = TextTokens(folder, max_tokens, len(self._table))
@@ -108,12 +114,9 @@ def _learn(folder: Path, texts: Sequence[str], max_tokens: int, kernel_dir: Path
     return distil(forward, tokens.vocabulary, tokens(chosen), tokens([""])[0])
 
 
-def _digest(folder: Path, texts: Sequence[str], max_tokens: int) -> str:
+def _digest(space: str, texts: Sequence[str], max_tokens: int) -> str:
     """Of everything that the table is made from."""
-    model = model_digest(folder)
-    tuning = tuning_for(model)
-    made_of = (TABLE_FORMAT, max_tokens, model, tuning.digest if tuning else "")
-    digest = hashlib.blake2b(" ".join(map(str, made_of)).encode(), digest_size=8)
+    digest = hashlib.blake2b(f"{TABLE_FORMAT} {max_tokens} {space}".encode(), digest_size=8)
     for text in texts:
         digest.update(hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()

@@ -3,7 +3,8 @@
 A user's samples come from few sources and carry their habits. So the program brings a classifier of its own,
 fitted once on several thousand prompts written for it, each named by its task ("regex", "riddle",
 "table-qa"). It knows no experts: which of them a task belongs to is read off the experts' own samples, see
-:class:`TaskProfile`. Its inputs contain an embedding, so it serves the embedder it was fitted with, and no other.
+:class:`TaskProfile`. Its inputs contain an embedding, so it serves the embedder it was fitted with, tables that imitate
+that one, and no other.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ _PRIOR = 0.01
 
 @dataclass(frozen=True, slots=True)
 class TaskHead:
-    """``tasks`` name the classes of ``head``; ``embedder`` is the identity of the model its inputs are embedded by.
+    """``tasks`` name the classes of ``head``; ``space`` is that of the embedder of its inputs.
 
     ``seen`` are digests of the prompts that it or the encoder's tuning was fitted on: those are known better than any
     other will be.
     """
 
     tasks: tuple[str, ...]
-    embedder: str
+    space: str
     head: LinearHead
     seen: frozenset[int]
 
@@ -68,30 +69,30 @@ def features_version() -> str:
 
 
 @cache
-def load_task_head(embedder: str) -> TaskHead | None:
-    """The shipped head, or ``None`` if it was fitted with another embedder than the one of this identity."""
+def load_task_head(space: str) -> TaskHead | None:
+    """The shipped head, or ``None`` if it was fitted on vectors of another space."""
     with np.load(FILE, allow_pickle=False) as arrays:
         meta = json.loads(str(arrays["meta"]))
-        if meta["embedder"] != embedder:
-            logger.info("task head does not fit this embedder, so routing goes by samples alone embedder=%s", embedder)
+        if meta["embedder"] != space:
+            logger.info("task head does not fit this embedder, so routing goes by samples alone embedder=%s", space)
             return None
         head = LinearHead(arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32))
         seen = frozenset(arrays["seen"].tolist())
-    return TaskHead(tuple(meta["tasks"]), embedder, head, seen)
+    return TaskHead(tuple(meta["tasks"]), space, head, seen)
 
 
-def fit_task_head(inputs: Inputs, seen: Iterable[str], tasks: Sequence[str], embedder: str) -> TaskHead:
+def fit_task_head(inputs: Inputs, seen: Iterable[str], tasks: Sequence[str], space: str) -> TaskHead:
     """From prompts' inputs ``[num_prompts, num_inputs]`` and the task of each; ``seen`` are those prompts and any other
     that the embedder was tuned on."""
     names = tuple(sorted(set(tasks)))
     labels = np.array([names.index(task) for task in tasks])
     head = fit_linear_head(inputs, labels, len(names))
-    return TaskHead(names, embedder, head, frozenset(map(_digest, seen)))
+    return TaskHead(names, space, head, frozenset(map(_digest, seen)))
 
 
 def save_task_head(head: TaskHead, file: Path = FILE) -> None:
     """In 16 bits: what is lost is below the third digit of a probability."""
-    meta = json.dumps({"embedder": head.embedder, "tasks": head.tasks})
+    meta = json.dumps({"embedder": head.space, "tasks": head.tasks})
     arrays = {
         "weight": head.head.weight.astype(np.float16),
         "bias": head.head.bias.astype(np.float16),

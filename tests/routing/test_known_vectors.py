@@ -43,5 +43,5 @@ def test_it_passes_for_the_encoder_it_stands_before() -> None:
 
     vectors = KnownVectors(encoder, KNOWN)
 
-    assert (vectors.identity, vectors.max_tokens) == ("mine", 7)
+    assert (vectors.identity, vectors.space, vectors.max_tokens) == ("mine", "mine", 7)
     assert vectors.known_share("a l00p") == encoder.known_share("a l00p") == 0.5

@@ -10,6 +10,7 @@ import pytest
 
 from lmoe_ray.errors import ModelSourceError
 from lmoe_ray.routing import static_embedder
+from lmoe_ray.routing.embedder import Embedder
 from lmoe_ray.routing.reference_encoder import ReferenceEncoder
 from lmoe_ray.routing.static_distillation import frequency_weights
 from lmoe_ray.routing.static_embedder import StaticEmbedder
@@ -63,6 +64,13 @@ def likeness(embedder: StaticEmbedder, folder: Path) -> float:
     expected = expected - expected.mean(0)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     return float((vectors * expected).sum(1).mean())
+
+
+def test_its_space_is_that_of_the_encoder_it_imitates(folder: Path, place: Path) -> None:
+    table, encoder = StaticEmbedder(folder, cache_dir=place), Embedder(folder, cache_dir=place)
+
+    assert table.space == encoder.space == encoder.identity != table.identity
+    encoder.close()
 
 
 def test_texts_to_learn_from_bring_their_vectors_nearer_to_the_encoders(folder: Path, place: Path) -> None:
