@@ -38,7 +38,8 @@
     ├── ConversationUnusable        raised by the terminal chat, never on the wire
     └── ClientError                 raised by our own HTTP client, never on the wire
         ├── ServerUnreachable
-        └── ServerRefused
+        ├── ServerRefused
+        └── ReplyUnreadable
 
 Each message names the value, the bound and the way out, on one line of ASCII: some clients put it
 into an HTTP status line. Constructors take positional arguments only, so that every error survives
@@ -535,3 +536,14 @@ class ServerRefused(ClientError):
 
     def __str__(self) -> str:
         return f"{self.problem} (HTTP {self.http_status}, {self.error_code})"
+
+
+class ReplyUnreadable(ClientError):
+    """The server answered in a way that our own client does not understand."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the server's answer cannot be read: {one_line(self.problem, 160)}"

@@ -75,6 +75,8 @@ class FakeBackend:
             await self._wait(self._routing)
         if request.expert is not None:
             return RoutingDecision(request.model, request.expert, "explicit", reason="the client named it")
+        if request.is_for_base:
+            return RoutingDecision(request.model, None, "explicit", reason="the client named the base model")
         allowed = request.allowed_experts if request.allowed_experts is not None else ("code", "math")
         if not isinstance(self._routing, str) or self._routing not in allowed:
             return RoutingDecision(request.model, None, "abstained", 0.25, threshold=0.5)

@@ -51,6 +51,7 @@ EXAMPLES: list[LMoEError] = [
     errors.ClientError("something"),
     errors.ServerUnreachable("http://localhost:8000", "connection refused"),
     errors.ServerRefused(429, "overloaded", "the queue is full"),
+    errors.ReplyUnreadable("an event holds 'x'"),
 ]
 each_error = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -76,13 +79,25 @@ def room_of(path: Path) -> str:
     return "peers" if path.parent.name == "peers" else floor_of(path)
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def statements_in(node: ast.AST) -> Iterator[ast.AST]:
+    """All of them, however deep; unlike :func:`ast.walk` it does not enter expressions, where no import can be."""
+    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(node, block, ())
+        for statement in inner if isinstance(inner, list) else ():
+            yield statement
+            yield from statements_in(statement)
+
+
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in statements_in(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield str(node.module)
+            names.append(str(node.module))
+    return tuple(names)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -101,6 +116,14 @@ def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
         assert room_of(path) in HEAVY.get(library, {room_of(path)}), f"{room_of(path)} may not import {name}"
         if path.parent.name == "engine" and path.stem in BOOKKEEPING:
             assert library != "torch", f"{path.stem} decides; it may not compute"
+
+
+@pytest.mark.slow
+def test_the_http_surface_loads_neither_torch_nor_ray_nor_transformers() -> None:
+    heavy = "{'torch', 'ray', 'transformers', 'sentence_transformers', 'faiss', 'numpy'}"
+    code = f"import sys, lmoe_ray.api.http_app, lmoe_ray.api.client; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_file_name_is_an_address() -> None:

@@ -23,15 +23,16 @@ from lmoe_ray.settings import ApiSettings
 class Backend(Protocol):
     """The graph behind the API. Every method raises errors of :mod:`lmoe_ray.errors` only.
 
-    In a request handed over, ``model`` is the name of a served base and ``expert`` is one of its
-    experts or ``None``: the names clients may use instead are already resolved.
+    In a request handed over, ``model`` is the name of a served base, and ``expert`` is one of its experts or
+    ``None``; then ``is_for_base`` tells whether there is anything to choose. The names that clients may use
+    instead are already resolved.
     """
 
     def models(self) -> tuple[ServedModel, ...]:
         """What is on offer now, at least one; read on every request, so it must cost nothing."""
 
     async def route(self, request: GenerateRequest) -> RoutingDecision:
-        """Choose the expert; an explicit ``request.expert`` is confirmed, not questioned."""
+        """Choose the expert; what the client named is confirmed, not questioned."""
 
     def generate(self, request: GenerateRequest, decision: RoutingDecision) -> AsyncGenerator[TokenDelta, None]:
         """Stream the answer. Closing the generator, or cancelling it, must stop the work at once."""
@@ -61,7 +62,7 @@ def resolved(request: GenerateRequest, models: tuple[ServedModel, ...], settings
         if name not in address.model.expert_names:
             raise ExpertNotFound(name, address.model.expert_names)
     require_allowed(address.expert, request.allowed_experts)
-    return dataclasses.replace(request, model=address.model.name, expert=address.expert)
+    return dataclasses.replace(request, model=address.model.name, expert=address.expert, is_for_base=address.is_base)
 
 
 def require_allowed(expert: str | None, allowed: tuple[str, ...] | None) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from lmoe_ray.api.lenient_body import Lenient, unsupported, wrong
+from lmoe_ray.api.lenient_body import AnyNumberOf, Lenient, unsupported, wrong
 from lmoe_ray.api.message_bodies import MessageBody
 from lmoe_ray.api.route_bodies import ExpertsBody
 from lmoe_ray.api.tool_bodies import ToolsBody
@@ -37,7 +37,6 @@ _BIAS_SCHEMA: Any = {
     "propertyNames": {"pattern": f"^({_TOKEN_ID.pattern})$"},
     "additionalProperties": {"type": "number", "minimum": LOGIT_BIAS_RANGE[0], "maximum": LOGIT_BIAS_RANGE[1]},
 }
-_NOT_EMPTY = Annotated[str, Field(min_length=1)]
 
 
 def _range(name: str) -> Any:
@@ -65,6 +64,14 @@ def _one_prompt(prompt: Any) -> Any:
     if len(prompt) != 1:
         raise unsupported(f"one prompt per request is supported, not {len(prompt)}; send them one by one")
     return prompt[0]
+
+
+_NOT_EMPTY = Annotated[str, Field(min_length=1)]
+Prompt = Annotated[
+    str,
+    Field(min_length=1),
+    BeforeValidator(_one_prompt, _NOT_EMPTY | Annotated[list[_NOT_EMPTY], Field(min_length=1, max_length=1)]),
+]
 
 
 def _stop_list(stop: Any) -> Any:
@@ -126,7 +133,7 @@ class CompletionBody(ExpertsBody):
         AfterValidator(_within_bias_limits),
     ] = Field(default_factory=dict)
     stop: Annotated[
-        list[str] | None,
+        AnyNumberOf[str] | None,
         BeforeValidator(_stop_list, str | list[str]),
         AfterValidator(_within_stop_limits),
         Field(description=f"at most {MAX_STOPS} strings of {MAX_STOP_CHARS} characters; [] switches default stops off"),
@@ -151,11 +158,7 @@ class ChatBody(CompletionBody, ToolsBody):
 class TextBody(CompletionBody):
     """``/v1/completions``."""
 
-    prompt: Annotated[
-        str,
-        Field(min_length=1),
-        BeforeValidator(_one_prompt, _NOT_EMPTY | Annotated[list[_NOT_EMPTY], Field(min_length=1, max_length=1)]),
-    ]
+    prompt: Prompt
     echo: bool = False
     suffix: Annotated[str, _only(""), WithJsonSchema({"const": ""})] = ""
     best_of: Annotated[int | None, Field(description="1, or as many as n")] = None

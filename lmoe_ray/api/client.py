@@ -1,91 +1,33 @@
 """A small client of our own API, for the command line and for measuring.
 
-It reads exactly what ``replies.py`` writes, so that a change of one shows in the tests of the other.
+It reads exactly what the API writes, so that a change of one shows in the tests of the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import httpx
 
+from lmoe_ray.api.chat_stream import ChatStream, refusal
 from lmoe_ray.api.decision_reply import decode_decision
 from lmoe_ray.api.replies import Json
 from lmoe_ray.domain.chat import Message
 from lmoe_ray.domain.decision import RoutingDecision
-from lmoe_ray.domain.stream import Usage
-from lmoe_ray.errors import ClientError, ServerRefused, ServerUnreachable
+from lmoe_ray.errors import ClientError, ServerUnreachable
 
 _POLL_S = 0.5
-
-
-class ChatStream:
-    """An answer as it arrives: iterate over its text once, then read what is known about it.
-
-    Where several experts answer, :meth:`pieces` tells their texts apart.
-
-    Attributes:
-        model: name of the base model.
-        expert: who answers, ``None`` for the base model.
-        routed_by, confidence: as in :class:`~lmoe_ray.domain.decision.RoutingDecision`.
-        decision: all of it, if the request had ``explain``.
-        ignored: fields of the request without effect.
-        finish_reason, usage: known at the end.
-    """
-
-    def __init__(self, lines: AsyncIterator[str]) -> None:
-        self._lines = lines
-        self.model = ""
-        self.expert: str | None = None
-        self.routed_by = ""
-        self.confidence = 0.0
-        self.decision: RoutingDecision | None = None
-        self.ignored: tuple[str, ...] = ()
-        self.finish_reason: str | None = None
-        self.usage = Usage(0, 0)
-
-    async def __aiter__(self) -> AsyncGenerator[str, None]:
-        async for _, text in self.pieces():
-            yield text
-
-    async def pieces(self) -> AsyncGenerator[tuple[int, str], None]:
-        """What is new, with the place of its answer among those of the request."""
-        async for line in self._lines:
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            chunk = json.loads(line.removeprefix("data: "))
-            if text := self._read(chunk):
-                yield chunk["choices"][0].get("index", 0), text
-
-    def _read(self, chunk: Json) -> str:
-        if "error" in chunk:
-            raise _refusal(200, chunk)
-        if "routing" in chunk:
-            self._read_head(chunk, chunk["routing"])
-        if usage := chunk.get("usage"):
-            self.usage = Usage(usage["prompt_tokens"], usage["completion_tokens"])
-        if not chunk["choices"]:
-            return ""
-        choice = chunk["choices"][0]
-        self.finish_reason = choice["finish_reason"]
-        return str(choice["delta"].get("content", ""))
-
-    def _read_head(self, chunk: Json, routing: Json) -> None:
-        self.model, self.expert = chunk["model"], chunk.get("expert")
-        self.routed_by, self.confidence = routing["routed_by"], routing["confidence"]
-        self.decision = decode_decision(routing) if "candidates" in routing else None
-        self.ignored = tuple(chunk.get("ignored", ()))
 
 
 class Client:
     """Talks to one server. Use it as an async context manager.
 
-    Every method raises :class:`ServerUnreachable` if nothing answers and :class:`ServerRefused`, with
-    the server's own message, if the answer is an error.
+    Every method raises :class:`ServerUnreachable` if nothing answers and
+    :class:`~lmoe_ray.errors.ServerRefused`, with the server's own message, if the answer is an error.
     """
 
     def __init__(
@@ -112,19 +54,29 @@ class Client:
 
     @asynccontextmanager
     async def chat(
-        self, messages: Sequence[Message], *, model: str, expert: str | None = None, **fields: Any
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        expert: str | None = None,
+        experts: Sequence[str] = (),
+        **fields: Any,
     ) -> AsyncIterator[ChatStream]:
-        """Ask for an answer; ``fields`` are those of ``/v1/chat/completions``, such as ``temperature``."""
+        """Ask for an answer, or for one of each of ``experts``.
+
+        ``fields`` are those of ``/v1/chat/completions``, such as ``temperature``.
+        """
         body = {
             **fields,
             "model": model,
             "expert": expert,
+            "experts": list(experts) or None,
             "messages": _encoded(messages),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
         async with self._request("POST", "/v1/chat/completions", body) as response:
-            yield ChatStream(response.aiter_lines())
+            yield ChatStream(response.aiter_lines(), len(experts) or fields.get("n") or 1)
 
     async def route(self, text: str | Sequence[Message], *, model: str | None = None) -> RoutingDecision:
         """Who would answer ``text``, or the last message of a conversation, and why."""
@@ -169,7 +121,7 @@ class Client:
         try:
             async with self._http.stream(method, path, json=body) as response:
                 if not response.is_success:
-                    raise _refusal(response.status_code, _decoded(await response.aread()))
+                    raise refusal(response.status_code, _decoded(await response.aread()))
                 yield response
         except httpx.HTTPError as exc:
             raise ServerUnreachable(self._base_url, str(exc) or type(exc).__name__) from exc
@@ -186,9 +138,3 @@ def _decoded(content: bytes) -> Json:
     except ValueError:
         data = None
     return data if isinstance(data, dict) else {"error": {"message": content[:200].decode(errors="replace")}}
-
-
-def _refusal(http_status: int, body: Json) -> ServerRefused:
-    error = body.get("error")
-    error = error if isinstance(error, dict) else {}
-    return ServerRefused(http_status, str(error.get("code") or "no code"), str(error.get("message") or "no message"))

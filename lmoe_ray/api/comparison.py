@@ -12,12 +12,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from lmoe_ray.api.backend import Backend, require_allowed
-from lmoe_ray.api.route_bodies import BASE
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import RoutingDecision
-from lmoe_ray.domain.served import ServedModel
+from lmoe_ray.domain.served import BASE, ServedModel
 from lmoe_ray.domain.stream import TokenDelta
-from lmoe_ray.errors import ExpertNotFound, InvalidField
+from lmoe_ray.errors import InvalidField
 
 
 def one_each(
@@ -29,38 +28,24 @@ def one_each(
         ExpertNotFound: the model has no such expert.
         InvalidField: the model's name has named one already, it is not allowed, or the base is named twice.
     """
-    if request.expert is not None:
+    if request.expert is not None or request.is_for_base:
         raise InvalidField("experts", "model names an expert already; name the base model there")
     model = next(model for model in models if model.name == request.model)
-    experts = [_expert_of(model, name) for name in names]
+    experts = [model.named(name) for name in names]
     if experts.count(None) > 1:
         raise InvalidField("experts", f"the base model is named more than once, as {BASE!r} and by its name")
     for expert in experts:
         require_allowed(expert, request.allowed_experts)
-    return tuple(dataclasses.replace(request, expert=expert) for expert in experts)
+    return tuple(dataclasses.replace(request, expert=expert, is_for_base=expert is None) for expert in experts)
 
 
-def _expert_of(model: ServedModel, name: str) -> str | None:
-    if name in model.expert_names:
-        return name
-    if name in (BASE, model.name, *model.aliases):
-        return None
-    raise ExpertNotFound(name, (*model.expert_names, BASE))
-
-
-async def named(requests: Sequence[GenerateRequest], backend: Backend) -> tuple[RoutingDecision, ...]:
-    """The decisions of requests that name their expert. The base has no router to confirm it."""
-    decisions = await asyncio.gather(*(_named(request, backend) for request in requests), return_exceptions=True)
+async def decided(requests: Sequence[GenerateRequest], backend: Backend) -> tuple[RoutingDecision, ...]:
+    """Who answers each request; all are asked at once, and the first that fails is raised when all have ended."""
+    decisions = await asyncio.gather(*map(backend.route, requests), return_exceptions=True)
     for decision in decisions:
         if isinstance(decision, BaseException):
             raise decision
     return tuple(decision for decision in decisions if isinstance(decision, RoutingDecision))
-
-
-async def _named(request: GenerateRequest, backend: Backend) -> RoutingDecision:
-    if request.expert is None:
-        return RoutingDecision(request.model, None, "explicit", reason="the client named the base model")
-    return await backend.route(request)
 
 
 async def side_by_side(streams: Sequence[AsyncGenerator[TokenDelta, None]]) -> AsyncGenerator[TokenDelta, None]:

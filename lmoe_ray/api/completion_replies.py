@@ -33,6 +33,7 @@ class CompletionReply(Reply):
                 **self._speaker(answer.index),
                 **self._answer(answer),
                 "finish_reason": self._reason(answer.finish_reason),
+                **self._cost(answer.usage),
             }
             for answer in answers
         ]
@@ -52,9 +53,10 @@ class CompletionReply(Reply):
         """Chunks for what is new of an answer; ``offset``: characters of its text sent before."""
         return [self._chunk(delta.index, choice) for choice in self._pieces(delta, offset)]
 
-    def last_chunk(self, index: int, finish_reason: FinishReason | None, duration_s: float) -> Json:
-        """Why it ended. It has no text, because some clients stop reading as soon as they see the reason."""
-        return {**self._chunk(index, self._closing(), self._reason(finish_reason)), "duration": duration_s}
+    def last_chunk(self, last: TokenDelta, duration_s: float) -> Json:
+        """Why an answer ended. It has no text, because some clients stop reading as soon as they see the reason."""
+        closing = {**self._closing(), **self._cost(last.usage)}
+        return {**self._chunk(last.index, closing, self._reason(last.finish_reason)), "duration": duration_s}
 
     def usage_chunk(self, usage: Usage) -> Json:
         """Only for clients that asked: others break on a chunk without choices."""
@@ -67,6 +69,10 @@ class CompletionReply(Reply):
     def _chunk(self, index: int, choice: Json, finish_reason: str | None = None) -> Json:
         choice = {"index": index, **self._speaker(index), **choice, "finish_reason": finish_reason}
         return {**self._head(self.chunk_object), "choices": [choice]}
+
+    def _cost(self, usage: Usage) -> Json:
+        """Of one answer; the reply's own usage tells that of all."""
+        return {"usage": encode_usage(usage)} if self.compared else {}
 
     def _reason(self, reason: FinishReason | None) -> str | None:
         return "function_call" if reason == "tool_calls" and self.is_legacy_call else reason

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lmoe_ray.api.backend import Backend, resolved
-from lmoe_ray.api.comparison import named, one_each, side_by_side
+from lmoe_ray.api.comparison import decided, one_each, side_by_side
 from lmoe_ray.api.completion_replies import ChatReply, TextReply
 from lmoe_ray.api.delta_feed import DeltaFeed
 from lmoe_ray.api.incoming import read_object, request_id_of
@@ -71,11 +71,11 @@ class Completions:
         begin_s, created = time.monotonic(), int(time.time())
         models = self._backend.models()
         request = resolved(completion.generate, models, self._settings)
-        compared = one_each(request, completion.experts, models) if completion.experts else ()
+        requests = one_each(request, completion.experts, models) if completion.experts else (request,)
         async with while_connected(http.receive), AsyncExitStack() as opened:
-            decisions = await named(compared, self._backend) or (await self._backend.route(request),)
-            deltas = self._deltas(compared or (request,), decisions)
-            num_answers = len(compared) or request.sampling.n
+            decisions = await decided(requests, self._backend)
+            deltas = self._deltas(requests, decisions)
+            num_answers = len(requests) * request.sampling.n
             feed = await opened.enter_async_context(DeltaFeed(deltas, self._settings.token_timeout_s, num_answers))
             first = await feed.get()
             reply = _reply(shape, completion, created, decisions)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from lmoe_ray.api.bodies import ChatBody, CompletionBody, TextBody
+from lmoe_ray.api.bodies import ChatBody, CompletionBody, Prompt, TextBody
 from lmoe_ray.api.embeddings import EmbeddingBody
 from lmoe_ray.api.response_bodies import ResponseBody
 from lmoe_ray.api.token_routes import TokenizeBody
@@ -58,7 +58,7 @@ class RoutedInputBody(RoutedTextBody):
     """A text as ``input``, asked about and not continued."""
 
     prompt: Annotated[Any, WithJsonSchema({"description": "input wins"})] = None
-    input: Annotated[str, Field(min_length=1)]
+    input: Prompt
 
 
 class TokenizedChatBody(TokenizeBody, RoutedChatBody):

@@ -52,12 +52,16 @@ WITH_BODY: Refusals = (
     errors.BodyTimeout,
     errors.BodyTooLarge,
 )
-ASKED: Refusals = (*WITH_BODY, errors.ModelNotFound, errors.Overloaded, errors.ReplicaLost)
-ROUTED: Refusals = (*ASKED, errors.ExpertNotFound)
+ASKED: Refusals = (
+    *WITH_BODY,
+    errors.ModelNotFound,
+    errors.ExpertNotFound,
+    errors.Overloaded,
+    errors.ReplicaLost,
+)
 EMBEDDED: Refusals = (*ASKED, errors.PromptTooLong)
 GENERATED: Refusals = (
-    *ROUTED,
-    errors.PromptTooLong,
+    *EMBEDDED,
     errors.ConstraintFailed,
     errors.GenerationTimeout,
     errors.EngineFailed,
@@ -125,7 +129,7 @@ ENDPOINTS = (
         "Say who would answer a conversation or text, and why; nothing is generated",
         DecisionReply,
         (RoutedChatBody, RoutedTextBody, RoutedInputBody),
-        refusals=ROUTED,
+        refusals=ASKED,
     ),
     Endpoint("POST", "/embeddings", "Vectors of texts", EmbeddingList, (EmbeddingBody,), refusals=EMBEDDED),
     Endpoint(
@@ -142,7 +146,7 @@ ENDPOINTS = (
         "The tokens of a prompt as it would be computed",
         Tokenized,
         (TokenizedChatBody, TokenizedTextBody, TokenizedInputBody),
-        refusals=ROUTED,
+        refusals=ASKED,
     ),
     Endpoint("POST", "/detokenize", "The text that tokens spell", Detokenized, (DetokenizeBody,), refusals=ASKED),
     Endpoint("GET", "/models", "Every name that may be asked for as model", ModelList),

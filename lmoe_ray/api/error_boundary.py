@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmoe_ray.api.replies import encode_error, to_json
-from lmoe_ray.errors import InternalError, InvalidField, LMoEError, MethodNotAllowed, RouteNotFound
+from lmoe_ray.errors import InternalError, InvalidField, LMoEError, MethodNotAllowed, RouteNotFound, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     logger.info(
         "request refused method=%s path=%s status=%d code=%s param=%s",
         request.method,
-        request.url.path,
+        _shown(request.url.path),
         error.status,
         error.code,
         error.param,
@@ -51,6 +51,11 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     response = await answer_error(request, kind(request.method, request.url.path))
     response.headers.update(error.headers or {})
     return response
+
+
+def _shown(path: object) -> str:
+    """As it may stand in a log: whoever wrote it may want to write to a terminal, or very much."""
+    return one_line(path, 200)
 
 
 class ErrorBoundary:
@@ -70,14 +75,14 @@ class ErrorBoundary:
         try:
             await self._app(scope, receive, note_start)
         except ClientDisconnect:
-            logger.info("client left path=%s", scope["path"])
+            logger.info("client left path=%s", _shown(scope["path"]))
         except LMoEError as exc:
             if has_started or scope["type"] != "http":
                 raise
             response = await answer_error(Request(scope), exc)
             await response(scope, receive, send)
         except Exception:
-            logger.exception("unforeseen error path=%s", scope.get("path"))
+            logger.exception("unforeseen error path=%s", _shown(scope.get("path")))
             if has_started or scope["type"] != "http":
                 raise
             await error_response(InternalError())(scope, receive, send)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
@@ -22,6 +22,10 @@ _PROBLEMS = {
 }
 
 Body = TypeVar("Body", bound=BaseModel)
+Item = TypeVar("Item")
+
+#: A list of any length, of which the first wrong item is told: an error for each takes seconds and gigabytes.
+AnyNumberOf = Annotated[list[Item], Field(fail_fast=True)]
 
 
 def wrong(problem: str) -> PydanticCustomError:

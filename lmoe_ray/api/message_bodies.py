@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from lmoe_ray.api.lenient_body import Lenient, unsupported, wrong
+from lmoe_ray.api.lenient_body import AnyNumberOf, Lenient, unsupported, wrong
 from lmoe_ray.domain.chat import Role
 from lmoe_ray.domain.tools import ToolCall
 from lmoe_ray.errors import one_line
@@ -105,7 +105,9 @@ class MessageBody(Lenient):
 
     role: Annotated[str, AfterValidator(_known_role), Field(json_schema_extra={"enum": [*ROLES]})]
     content: PlainText = ""
-    tool_calls: Annotated[list[CallBody], BeforeValidator(_call_list, list[CallBody])] = Field(default_factory=list)
+    tool_calls: Annotated[AnyNumberOf[CallBody], BeforeValidator(_call_list, list[CallBody])] = Field(
+        default_factory=list
+    )
     function_call: CalledBody | None = None
     name: str = ""
     tool_call_id: str = ""

@@ -63,9 +63,10 @@ def parse_chat(body: Mapping[str, Any], request_id: str, max_messages: int) -> C
         InvalidField: naming the first wrong field, and how many more there are.
         UnsupportedValue: a field asks for what this server does not do.
     """
+    messages = body.get("messages")
+    if isinstance(messages, list) and len(messages) > max_messages:
+        raise InvalidField("messages", f"there are {len(messages)}, the limit is {max_messages}; drop old ones")
     chat = validated(ChatBody, body)
-    if len(chat.messages) > max_messages:
-        raise InvalidField("messages", f"there are {len(chat.messages)}, the limit is {max_messages}; drop old ones")
     left_out: list[str] = []
     use, schema = tool_use(chat, left_out), answer_schema(chat.response_format, left_out)
     refuse_both(use, schema)
@@ -155,7 +156,12 @@ def parse_route(body: Mapping[str, Any], request_id: str, max_messages: int, def
         given["prompt"] = given["input"]
     if "prompt" not in given:
         raise InvalidField("messages", "is required, or a text as 'prompt'")
-    return parse_text(given, request_id).generate
+    try:
+        return parse_text(given, request_id).generate
+    except InvalidField as exc:
+        if exc.param == "prompt" and "input" in given:
+            exc.param = "input"
+        raise
 
 
 def _sampling(body: CompletionBody) -> SamplingParams:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmoe_ray.api.decision_reply import encode_decision
-from lmoe_ray.api.route_bodies import BASE
 from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.served import BASE
 from lmoe_ray.domain.stream import TokenDelta, Usage, total_usage
 from lmoe_ray.errors import LMoEError, one_line
 

@@ -65,7 +65,7 @@ class ChunkEvents(ReplyEvents):
         self._num_sent_chars[delta.index] += len(delta.text)
         if delta.finish_reason is not None:
             self._last_usages[delta.index] = delta.usage
-            yield self._reply.last_chunk(delta.index, delta.finish_reason, duration_s)
+            yield self._reply.last_chunk(delta, duration_s)
 
     def end(self) -> Iterator[Json]:
         if self._include_usage:

@@ -159,6 +159,7 @@ class CompletionHead(Extensions):
 class ChoiceHead(Described):
     index: int
     expert: str | None = maybe("only if the request names experts: who gives this answer, null: the base model")
+    usage: UsageReply = maybe("only if the request names experts: of this answer; in a stream, with its finish_reason")
 
 
 class EmbeddingReply(Described):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from lmoe_ray.api.lenient_body import Lenient, unsupported, validated
+from lmoe_ray.api.lenient_body import AnyNumberOf, Lenient, unsupported, validated
 from lmoe_ray.api.openai import Completion, parse_chat
 from lmoe_ray.api.response_items import InputBody, messages_of
 from lmoe_ray.api.tool_bodies import MAX_TOOLS, Choice, FunctionBody, ToolKind
@@ -86,7 +86,7 @@ class ResponseBody(InputBody):
     tools: list[FlatToolBody] = Field(default_factory=list, max_length=MAX_TOOLS)
     tool_choice: Choice = "auto"
     text: TextConfigBody = TextConfigBody()
-    include: Annotated[list[str], Field(description=f"{_LOGPROBS} asks for log-probabilities")] = Field(
+    include: Annotated[AnyNumberOf[str], Field(description=f"{_LOGPROBS} asks for log-probabilities")] = Field(
         default_factory=list
     )
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
@@ -144,7 +144,7 @@ def _refuse_names_of_chat(body: Mapping[str, Any]) -> None:
 
 def _chat(response: ResponseBody, body: Mapping[str, Any], max_messages: int) -> dict[str, Any]:
     """The chat body; what neither API knows stays in it, so that it is reported as without effect."""
-    own = ResponseBody.model_fields.keys() | {"stream_options"}
+    own = ResponseBody.model_fields
     passed = {name: value for name, value in body.items() if name not in own and _NEUTRAL.get(name, ()) != value}
     others = [name for name in response.include if name != _LOGPROBS]
     return {

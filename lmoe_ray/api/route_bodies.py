@@ -10,8 +10,6 @@ from lmoe_ray.api.lenient_body import Lenient, wrong
 from lmoe_ray.domain.chat import RouteOptions
 from lmoe_ray.domain.sampling import RANGES
 
-#: What the base model is called in ``experts``, beside its own name.
-BASE = "base"
 #: As many answers as ``n`` may ask for.
 MAX_COMPARED = int(RANGES["n"][1])
 MAX_ALLOWED = 256
@@ -63,7 +61,11 @@ class ExpertsBody(Lenient):
     """The fields about experts that both kinds of completion have."""
 
     expert: Annotated[
-        str, Field(description="the expert that answers; it wins over every router and over one named in model")
+        str,
+        Field(
+            description="the expert that answers; it wins over every router and over one named in model. 'base' or the "
+            "model's name is the base model without an expert"
+        ),
     ] = ""
     experts: Annotated[
         list[Name] | None,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from lmoe_ray.api.backend import Backend, resolved
 from lmoe_ray.api.incoming import read_object, request_id_of
-from lmoe_ray.api.lenient_body import Lenient, unsupported, validated
+from lmoe_ray.api.lenient_body import AnyNumberOf, Lenient, unsupported, validated
 from lmoe_ray.api.openai import parse_route
 from lmoe_ray.api.replies import Json, to_json
 from lmoe_ray.api.sse import while_connected
@@ -44,7 +44,7 @@ class DetokenizeBody(Lenient):
     """``/detokenize``."""
 
     model: str = ""
-    tokens: list[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]]
+    tokens: AnyNumberOf[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]]
 
 
 class TokenRoutes:

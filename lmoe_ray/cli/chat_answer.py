@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from lmoe_ray.api.client import ChatStream
+from lmoe_ray.api.chat_stream import ChatStream
 from lmoe_ray.cli.chat_history import ChatHistory
-
-#: The base model among experts, as the server calls it.
-BASE = "base"
+from lmoe_ray.domain.served import BASE
 
 
 @dataclass(slots=True)
@@ -42,19 +40,14 @@ class Answer:
 
 
 def footer(answer: Answer, history: ChatHistory) -> str:
-    """One line about a whole answer: who gave it and why, and :func:`cost`."""
-    assert answer.stream is not None, "an answer without a stream. This is a bug."
-    return " · ".join(filter(None, (*_routing(answer.stream), cost(answer, history))))
-
-
-def cost(answer: Answer, history: ChatHistory) -> str:
-    """Tokens and times of all that answered."""
-    assert answer.stream is not None, "an answer without a stream. This is a bug."
-    usage, num_dropped = answer.stream.usage, history.num_dropped
+    """One line about a whole answer: who gave it and why, and what it took."""
+    stream, num_dropped = answer.stream, history.num_dropped
+    assert stream is not None, "an answer without a stream. This is a bug."
     parts = [
-        f"{usage.prompt_tokens} + {usage.completion_tokens} of {history.max_model_len} tokens",
-        *_speed(answer),
-        "cut off: max_tokens or the context is used up" if answer.stream.finish_reason == "length" else "",
+        *_routing(stream),
+        f"{stream.usage.prompt_tokens} + {stream.usage.completion_tokens} of {history.max_model_len} tokens",
+        *pace(answer),
+        "cut off: max_tokens or the context is used up" if stream.finish_reason == "length" else "",
         f"{num_dropped} old messages dropped" if num_dropped else "",
     ]
     return " · ".join(filter(None, parts))
@@ -66,9 +59,10 @@ def _routing(stream: ChatStream) -> tuple[str, str, str]:
     return stream.expert or BASE, f"{stream.routed_by} {stream.confidence:.2f}", next_best
 
 
-def _speed(answer: Answer) -> tuple[str, str]:
+def pace(answer: Answer) -> list[str]:
+    """How fast it came, of several all together; as far as there is something to tell."""
     rate = answer.tokens_per_s
-    return (
-        "" if rate is None else f"{rate:.1f} tokens/s",
-        "" if answer.first_s is None else f"first after {answer.first_s:.2f} s",
-    )
+    return [
+        *([] if rate is None else [f"{rate:.1f} tokens/s"]),
+        *([] if answer.first_s is None else [f"first after {answer.first_s:.2f} s"]),
+    ]

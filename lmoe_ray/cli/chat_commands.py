@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from lmoe_ray.cli.chat_answer import BASE
 from lmoe_ray.cli.chat_entry import content_of, is_command
 from lmoe_ray.cli.chat_session import ChatSession
 from lmoe_ray.cli.chat_store import SETTABLE, as_markdown, checked, encoded, load
 from lmoe_ray.cli.decision_view import print_decision
 from lmoe_ray.domain.chat import Message
+from lmoe_ray.domain.served import BASE
 from lmoe_ray.errors import ConversationUnusable, LMoEError
 
 Action = Callable[[ChatSession, str], Awaitable[None]]
@@ -67,10 +67,11 @@ async def _expert(session: ChatSession, name: str) -> None:
 
 
 async def _experts(session: ChatSession) -> dict[str, str]:
-    """Names and descriptions; every model's, where the conversation's model goes by another name."""
+    """Names and descriptions, the base among them; every model's, where the conversation's goes by another name."""
     listed = await session.client.experts()
     own = [expert for expert in listed if expert["model"] == session.model]
-    return {expert["name"]: expert["description"] for expert in own or listed}
+    experts = {expert["name"]: expert["description"] for expert in own or listed}
+    return {**experts, BASE: experts.get(BASE, "the base model itself, without an expert")}
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -97,11 +98,17 @@ async def _compare(session: ChatSession, rest: str) -> None:
         return session.complain(f"name two experts or more: /compare {COMMANDS['/compare'].usage}")
     if not question.strip() and session.history.last_question is None:
         return session.complain("nothing was asked yet; write the question after a colon")
-    known = [*await _experts(session), BASE]
+    known = await _experts(session)
     for name in experts:
         if name not in known:
-            return session.complain(_unknown(name, known))
+            return session.complain(_unknown(name, [*known]))
     await session.compare(experts, question.strip())
+
+
+async def _choose(session: ChatSession, number: str) -> None:
+    if not number.isdecimal():
+        return session.complain("which answer? /choose NUMBER, after /compare")
+    session.choose(int(number))
 
 
 async def _save(session: ChatSession, name: str) -> None:
@@ -186,6 +193,7 @@ COMMANDS = {
     "/expert": Command("[NAME|auto]", "pin who answers, or let the router choose; alone: list them", _expert),
     "/route": Command("[TEXT]", "why the last question, or TEXT, goes to whom", _route),
     "/compare": Command("A B …[: QUESTION]", "ask several experts, or base, the last question or another", _compare),
+    "/choose": Command("NUMBER", "go on with that answer of the last /compare", _choose),
     "/retry": Command("", "ask the last question again", _retry),
     "/undo": Command("", "forget the last question and its answer", _undo),
     "/system": Command("[TEXT|none]", "show or set the system prompt", _system),

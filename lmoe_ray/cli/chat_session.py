@@ -1,23 +1,27 @@
 """One conversation of ``lmoe chat``: what was said, what the user has pinned, and how it is asked for.
 
-Only an exchange enters the history: a refused question leaves it as it was, a stopped answer stays as far as it came.
+Only an exchange enters the history: a refused question leaves it as it was, a stopped answer stays as far as it came,
+and of answers that are compared none is part of it until one is chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
 from lmoe_ray.api.client import Client
 from lmoe_ray.cli.answer_view import AnswerView, shown
-from lmoe_ray.cli.chat_answer import BASE, Answer, cost, footer
+from lmoe_ray.cli.chat_answer import Answer, footer
+from lmoe_ray.cli.chat_comparison import Comparison
 from lmoe_ray.cli.chat_history import ChatHistory
 from lmoe_ray.cli.chat_interrupt import ran_through
 from lmoe_ray.cli.chat_store import ChatStore, Conversation
 from lmoe_ray.cli.terminal_text import visible
 from lmoe_ray.domain.chat import Message
+from lmoe_ray.domain.served import BASE
 from lmoe_ray.errors import ClientError, ConversationUnusable, ServerRefused
 
 
@@ -44,6 +48,7 @@ class ChatSession:
         self.client, self.console, self.notes = client, console, notes or console
         self.files: set[str] = set()
         self.is_over = False
+        self._compared: Comparison | None = None
         self._store, self._max_model_len = store, max_model_len
         self._take(conversation)
 
@@ -57,6 +62,7 @@ class ChatSession:
 
     def begin(self, conversation: Conversation) -> None:
         """Go on with another conversation; the present one stays where it is kept."""
+        self._compared = None
         self._take(conversation)
         if self._store is not None:
             self._store.start()
@@ -95,35 +101,55 @@ class ChatSession:
             await self._exchange(question, before)
 
     async def compare(self, experts: Sequence[str], question: str) -> None:
-        """Show what each expert says, side by side; the conversation stays as it is."""
-        history = self.history.copy()
-        if question:
-            history.ask(question)
+        """Show what each expert says, one below the other; the conversation stays as it is until one is chosen.
+
+        Raises:
+            ClientError: one of them gives no answer, so none is there to choose.
+        """
+        self._compared, asked = None, self.history.copy()
+        asked.ask(question or asked.undo() or "")
+        names = [f"{number} {name}" for number, name in enumerate(experts, 1)]
+        answer, is_whole = await self._answered(asked, names, experts=experts)
+        compared = Comparison(tuple(self.history.turns), asked, answer)
+        self.say(compared.footer() if is_whole else "stopped")
+        if compared.numbers:
+            self._compared = compared
+            self.say("not part of the conversation; /choose NUMBER goes on with one of them")
+
+    def choose(self, number: int) -> None:
+        """Go on with that answer of the last comparison, in place of the answer it was compared to or chosen before."""
+        compared = self._compared
+        if compared is None:
+            self.complain("nothing to choose from; /compare asks several experts")
+        elif number not in compared.numbers:
+            self.complain(f"no answer {number}; there are {', '.join(map(str, compared.numbers))}")
+        elif not compared.is_current(self.history.turns):
+            self.complain("the conversation went on since then; /compare asks again")
         else:
-            history.ask(history.undo() or "")
-        answer = Answer()
-        if await self._was_shown(answer, history.messages, experts, experts=list(experts)):
-            self.say(f"{cost(answer, history)} · not part of the conversation")
-        else:
-            self.say("stopped")
+            self.history = replace(compared.gone_on_with(number), system=self.history.system)
+            self.keep()
+            self.say(f"the answer of {compared.names[number - 1]} goes on")
 
     async def _exchange(self, text: str, before: ChatHistory) -> bool:
         self.history.ask(text)
         try:
-            while True:
-                answer = Answer()
-                try:
-                    is_whole = await self._was_shown(answer, self.history.messages, expert=self.expert, explain=True)
-                    break
-                except ServerRefused as exc:
-                    if exc.error_code != "context_length_exceeded" or not self.history.drop_oldest():
-                        raise
+            answer, is_whole = await self._answered(self.history, expert=self.expert, explain=True)
         except ClientError:
             self.history = before
             raise
         self._remember(answer, is_whole, before)
         self.keep()
         return is_whole
+
+    async def _answered(self, history: ChatHistory, names: Sequence[str] = (), **fields: Any) -> tuple[Answer, bool]:
+        """Ask and show, leaving out old messages until the server accepts; ``False`` if Ctrl-C stopped it."""
+        while True:
+            answer = Answer()
+            try:
+                return answer, await self._was_shown(answer, history.messages, names, **fields)
+            except ServerRefused as exc:
+                if exc.error_code != "context_length_exceeded" or not history.drop_oldest():
+                    raise
 
     async def _was_shown(
         self, answer: Answer, messages: Sequence[Message], names: Sequence[str] = (), **fields: Any

@@ -53,6 +53,7 @@ class GenerateRequest:
         messages: the conversation, in any order of roles; empty if ``prompt`` is set.
         prompt: a bare prompt (``/v1/completions``), continued as it stands.
         expert: explicit choice of the client; wins over every router.
+        is_for_base: so is this: the client named the base model itself, without an expert.
         sampling: see there.
         num_tools: tools the request declares; evidence for the router.
         tools: the calls its answer may hold; ``None``: it is a text.
@@ -70,3 +71,4 @@ class GenerateRequest:
     tools: ToolUse | None = None
     routing: RouteOptions = RouteOptions()
     allowed_experts: tuple[str, ...] | None = None
+    is_for_base: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: ``explicit``: the client named the expert; ``tools``: the request declares tools and there is an
+#: ``explicit``: the client named the expert or the base model; ``tools``: the request declares tools and there is an
 #: expert for them; ``similarity`` and ``agent``: a router chose it; ``abstained``: the router could not
 #: choose, or not surely enough, so the fallback answers; ``only``: nothing to choose.
 RoutedBy = Literal["explicit", "tools", "similarity", "agent", "abstained", "only"]

@@ -1,6 +1,7 @@
 """What is on offer, and what a client's ``model`` names.
 
-A client may write a base model's name, ``base:expert``, an expert's name, or an alias of a base.
+A client may write a base model's name, ``base:expert``, an expert's name, or an alias of a base. Where an expert is
+named, the base model itself may be: by the word for it or by its own name.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmoe_ray.errors import ExpertNotFound, ModelNotFound
+
+#: What the base model is called among experts, beside its own names; an expert of that name comes first.
+BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +39,31 @@ class ServedModel:
     def expert_names(self) -> tuple[str, ...]:
         return tuple(expert.name for expert in self.experts)
 
+    def named(self, name: str) -> str | None:
+        """The expert of that name; ``None`` if it names the base model itself.
+
+        Raises:
+            ExpertNotFound: it names neither.
+        """
+        if name in self.expert_names:
+            return name
+        if name in (BASE, self.name, *self.aliases):
+            return None
+        raise ExpertNotFound(name, (*self.expert_names, BASE))
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A base model, and the expert if the client named one."""
+    """A base model, and whom of it the client named.
+
+    Attributes:
+        expert: ``None`` if no expert was named.
+        is_base: the base model itself was named among the experts, so nobody else may answer.
+    """
 
     model: ServedModel
     expert: str | None
+    is_base: bool = False
 
 
 def resolve(models: tuple[ServedModel, ...], model: str, expert: str | None, *, use_default: bool = False) -> Address:
@@ -52,7 +74,7 @@ def resolve(models: tuple[ServedModel, ...], model: str, expert: str | None, *, 
 
     Raises:
         ModelNotFound: the name leads nowhere.
-        ExpertNotFound: the base has no such expert.
+        ExpertNotFound: the base has no such expert, and is not called so itself.
     """
     address = _by_base(models, model) or _by_expert(models, model)
     if address is None:
@@ -60,9 +82,10 @@ def resolve(models: tuple[ServedModel, ...], model: str, expert: str | None, *, 
             raise ModelNotFound(model, wire_names(models))
         address = Address(models[0], None)
     chosen = expert or address.expert
-    if chosen is not None and chosen not in address.model.expert_names:
-        raise ExpertNotFound(chosen, address.model.expert_names)
-    return Address(address.model, chosen)
+    if chosen is None:
+        return address
+    named = address.model.named(chosen)
+    return Address(address.model, named, is_base=named is None)
 
 
 def wire_names(models: tuple[ServedModel, ...]) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 ::
 
-    explicit expert ─► no experts at all ─► tools declared ─► configured router ─► fallback
-       explicit             only                 tools          similarity, agent    abstained
+    expert or base named ─► no experts at all ─► tools declared ─► configured router ─► fallback
+          explicit               only                 tools          similarity, agent    abstained
 
 The first rule that applies decides. Only the configured router reads the conversation. A model with a
 single expert is no special case: its router may still find that the base model should answer.
@@ -108,6 +108,8 @@ def _without_reading(model: RoutedModel, request: GenerateRequest) -> RoutingDec
         if request.expert not in names:
             raise ExpertNotFound(request.expert, names)
         return RoutingDecision(model.name, request.expert, "explicit", reason="the client named the expert")
+    if request.is_for_base:
+        return RoutingDecision(model.name, None, "explicit", reason="the client named the base model")
     if not names:
         return RoutingDecision(model.name, None, "only", reason="the model has no experts")
     if request.num_tools > 0 and TOOLS_EXPERT in names:

@@ -19,6 +19,7 @@ from lmoe_ray.api.quotas import Quotas
 from lmoe_ray.domain.caller import Caller
 from lmoe_ray.domain.chat import GenerateRequest
 from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.served import ServedExpert
 from tests.fakes import MODEL, FakeBackend
 
 CLOSED = [
@@ -169,6 +170,26 @@ async def test_a_key_for_no_expert_has_the_base(keyed: Keyed, chat_body: Any) ->
 
     assert answer.json()["expert"] is None
     assert backend.requests[0].allowed_experts == ()
+
+
+@pytest.mark.parametrize("experts", [(), ("math",)])
+async def test_every_key_may_name_the_base_model(keyed: Keyed, chat_body: Any, experts: tuple[str, ...]) -> None:
+    client, key = keyed(FakeBackend("Hi", routing="math"), experts=experts)
+    fields = {"expert": "base", "route": {"allowed_experts": list(experts)}} if experts else {"expert": "base"}
+    answer = (await client.post("/v1/chat/completions", json={**chat_body, **fields}, headers=bearer(key))).json()
+
+    assert (answer["expert"], answer["routing"]["routed_by"]) == (None, "explicit")
+
+
+@pytest.mark.parametrize(("experts", "named"), [(("math",), None), (("base",), "base")])
+async def test_an_expert_called_base_that_is_not_allowed_does_not_exist(
+    keyed: Keyed, chat_body: Any, experts: tuple[str, ...], named: str | None
+) -> None:
+    model = dataclasses.replace(MODEL, experts=(ServedExpert("base", "ba5e"), *MODEL.experts))
+    client, key = keyed(FakeBackend("Hi", models=(model,)), experts=experts)
+    answer = await client.post("/v1/chat/completions", json={**chat_body, "expert": "base"}, headers=bearer(key))
+
+    assert answer.json()["expert"] == named
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +21,8 @@ from lmoe_ray.api.token_routes import DetokenizeBody, TokenizeBody
 from lmoe_ray.errors import RequestError
 from lmoe_ray.settings import ApiSettings
 from tests.fakes import FakeBackend
+
+pytestmark = pytest.mark.slow
 
 APP = build_app(FakeBackend("Hi"), ApiSettings())
 STATUSES = {200, RequestError.status, *(kind.status for kind in RequestError.__subclasses__())}
@@ -117,10 +117,3 @@ def test_any_object_is_answered_or_refused_by_the_other_endpoints(post: Any, pat
 @given(content=st.binary(max_size=40) | JSON.map(lambda data: json.dumps(data).encode()))
 def test_any_bytes_are_answered_or_refused_by_the_other_endpoints(post: Any, path: str, content: bytes) -> None:
     check(post(path, content))
-
-
-def test_the_http_surface_loads_neither_torch_nor_ray_nor_transformers() -> None:
-    heavy = "{'torch', 'ray', 'transformers', 'sentence_transformers', 'faiss', 'numpy'}"
-    code = f"import sys, lmoe_ray.api.http_app, lmoe_ray.api.client; print({heavy} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

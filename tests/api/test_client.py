@@ -12,7 +12,7 @@ from lmoe_ray.api.client import Client
 from lmoe_ray.api.http_app import build_app
 from lmoe_ray.domain.chat import Message
 from lmoe_ray.domain.stream import Usage
-from lmoe_ray.errors import NotReady, ServerRefused, ServerUnreachable
+from lmoe_ray.errors import NotReady, ReplyUnreadable, ServerRefused, ServerUnreachable
 from lmoe_ray.settings import ApiSettings
 from tests.fakes import FakeBackend
 
@@ -43,6 +43,62 @@ async def test_a_chat_can_name_its_expert() -> None:
     async with client_of(FakeBackend("x")) as client, client.chat(HELLO, model="demo", expert="math") as stream:
         assert [text async for text in stream] == ["x"]
     assert (stream.expert, stream.routed_by) == ("math", "explicit")
+
+
+async def test_experts_that_are_compared_are_told_apart() -> None:
+    async with (
+        client_of(FakeBackend("a", 0.01, "b")) as client,
+        client.chat(HELLO, model="demo", experts=("math", "base")) as stream,
+    ):
+        pieces = [piece async for piece in stream.pieces()]
+
+    assert ["".join(text for at, text in pieces if at == index) for index in (0, 1)] == ["ab", "ab"]
+    assert [(a.expert, a.finish_reason, a.usage) for a in stream.answers] == [
+        ("math", "stop", Usage(2, 2)),
+        (None, "stop", Usage(2, 2)),
+    ]
+    assert (stream.routed_by, stream.usage) == ("explicit", Usage(4, 4))
+
+
+async def test_several_answers_of_one_expert_are_told_apart_too() -> None:
+    async with client_of(FakeBackend("a")) as client, client.chat(HELLO, model="demo", n=2) as stream:
+        assert sorted([piece async for piece in stream.pieces()]) == [(0, "a"), (1, "a")]
+    assert [answer.expert for answer in stream.answers] == ["code", "code"]
+
+
+HEAD = '{"model":"demo","expert":null,"routing":{"routed_by":"only","confidence":1.0},"choices":[]}'
+END = '{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [
+        (["Hello"], "an event holds 'Hello'"),
+        (["[1]"], "an event holds"),
+        (['"error"'], "an event holds"),
+        (['{"choices":null}'], "an event holds"),
+        (['{"model":"demo"}'], "an event holds"),
+        (['{"choices":[{"index":0,"delta":{"content":"a"}}]}'], "an event holds"),
+        (["[" * 100_000], "an event holds"),
+        (['{"choices":[{"index":1,"delta":{"content":"a"},"finish_reason":null}]}'], "an answer 2 where 1 were"),
+        (['{"choices":[{"index":-1,"delta":{"content":"a"},"finish_reason":null}]}'], "an answer 0 where 1 were"),
+        (['{"choices":[{"index":0,"delta":{"tool_calls":[]},"finish_reason":null}]}'], "it calls a function"),
+        ([HEAD], "it ended before answer 1 of 1 was complete"),
+        ([HEAD, "[DONE]"], "it ended before answer 1 of 1 was complete"),
+        ([HEAD, END, "[DONE]"], None),
+    ],
+)
+async def test_a_stream_that_is_not_understood_is_an_error(events: list[str], problem: str | None) -> None:
+    content = "".join(f"data: {event}\n\n" for event in events).encode()
+    async with (
+        client_with(lambda _: httpx.Response(200, content=content)) as client,
+        client.chat(HELLO, model="demo") as stream,
+    ):
+        if problem is None:
+            assert [text async for text in stream] == []
+        else:
+            with pytest.raises(ReplyUnreadable, match=problem):
+                assert [text async for text in stream] == []
 
 
 async def test_a_route_is_the_servers_decision() -> None:

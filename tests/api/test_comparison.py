@@ -65,6 +65,18 @@ async def test_they_run_at_once_and_the_prompt_is_counted_for_each(serve: Any) -
     assert body["usage"] == {"prompt_tokens": 4, "completion_tokens": 8, "total_tokens": 12}
 
 
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+async def test_each_tells_its_own_tokens_whole_and_at_its_end(serve: Any, events_of: Any, path: str) -> None:
+    body = {**BODY, "experts": ["code", "base"]}
+    choices = (await serve(Choir(2)).post(path, json=body)).json()["choices"]
+    events = events_of(await serve(Choir(2)).post(path, json={**body, "stream": True}))
+    streamed = [choice for event in events for choice in event["choices"] if choice["finish_reason"]]
+
+    for told in (choices, sorted(streamed, key=lambda choice: choice["index"])):
+        assert [c["usage"] for c in told] == [{"prompt_tokens": 2, "completion_tokens": 4, "total_tokens": 6}] * 2
+    assert sum("usage" in choice for event in events for choice in event["choices"]) == 2
+
+
 async def test_their_chunks_come_interleaved_and_each_says_whose_it_is(serve: Any, events_of: Any) -> None:
     fields = {"experts": ["code", "math"], "stream": True, "stream_options": {"include_usage": True}}
     *events, usage = events_of(await serve(Choir(2)).post(CHAT, json={**BODY, **fields}))
@@ -119,6 +131,7 @@ async def test_the_base_has_several_names(serve: Any, name: str) -> None:
         ({"experts": ["code", ""]}, "experts[1]"),
         ({"experts": ["code", "math"], "expert": "code"}, "experts"),
         ({"experts": ["code", "math"], "model": "demo:code"}, "experts"),
+        ({"experts": ["code", "math"], "model": "demo:base"}, "experts"),
         ({"experts": ["code", "math"], "n": 2}, "n"),
         ({"experts": ["code", "math"], "explain": True}, "explain"),
         ({"experts": ["code", "math"], "route": {"allowed_experts": ["code"]}}, "route.allowed_experts"),

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 
 from lmoe_ray.api.http_app import build_app
 from lmoe_ray.errors import ExpertNotFound, GenerationTimeout
 from lmoe_ray.settings import ApiSettings
 from tests.fakes import FakeBackend
+from tests.real_server import listening, until
 
 PATHS = ["/v1/chat/completions", "/v1/completions"]
 BODY = {"model": "demo", "messages": [{"role": "user", "content": "hello there"}], "prompt": "hello there"}
@@ -45,13 +43,29 @@ async def test_an_expert_can_be_named_in_three_ways(serve: Any, chat_body: Any, 
     assert (backend.requests[0].model, backend.requests[0].expert) == ("demo", "math")
 
 
+@pytest.mark.parametrize("fields", [{"expert": "base"}, {"expert": "demo"}, {"model": "demo:base"}])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/route"])
+async def test_the_base_model_can_be_named_like_an_expert(
+    serve: Any, chat_body: Any, path: str, fields: dict[str, str]
+) -> None:
+    backend = FakeBackend("Hi")
+    asked = {
+        "/v1/completions": {"model": "demo", "prompt": "hello"},
+        "/v1/responses": {"model": "demo", "input": "hello"},
+    }.get(path, chat_body)
+    body = (await serve(backend).post(path, json={**asked, **fields})).json()
+
+    assert (body["model"], body["expert"], body.get("routing", body)["routed_by"]) == ("demo", None, "explicit")
+    assert (backend.requests[0].expert, backend.requests[0].is_for_base) == (None, True)
+
+
 async def test_an_unknown_expert_is_refused_before_anything_is_routed(
     serve: Any, chat_body: Any, error_of: Any
 ) -> None:
     backend = FakeBackend("Hi")
     response = await serve(backend).post("/v1/chat/completions", json={**chat_body, "expert": "law"})
     assert response.status_code == 422
-    assert error_of(response)["message"] == str(ExpertNotFound("law", ("code", "math")))
+    assert error_of(response)["message"] == str(ExpertNotFound("law", ("code", "math", "base")))
     assert backend.requests == []
 
 
@@ -168,33 +182,12 @@ async def test_a_stream_that_breaks_leaves_its_traceback_in_the_log(serve: Any, 
 # ── clients that leave ───────────────────────────────────────────────────────────────────────────
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Look until it is so: what is watched has no event to wait for."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def listening(backend: FakeBackend) -> AsyncIterator[int]:
-    """A real HTTP server on a free port."""
-    config = uvicorn.Config(build_app(backend, ApiSettings()), port=0, log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
-
-
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_leaves_a_real_server_stops_the_work_at_once(stream: bool) -> None:
     backend = FakeBackend("a", 10.0, "b")
     content = json.dumps({**BODY, "stream": stream}).encode()
     head = f"POST {PATHS[0]} HTTP/1.1\r\nHost: lmoe.test\r\nContent-Length: {len(content)}\r\n\r\n"
-    async with listening(backend) as port:
+    async with listening(build_app(backend, ApiSettings())) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head.encode() + content)
         if stream:

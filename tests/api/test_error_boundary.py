@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
@@ -53,6 +54,21 @@ async def test_a_refusal_is_one_line_in_the_log_without_the_conversation(
     assert record.getMessage() == (
         "request refused method=POST path=/v1/chat/completions status=400 code=invalid_value param=temperature"
     )
+
+
+@pytest.mark.parametrize("model", ["demo%1b[2Jx", "demo%e2%80%a8x", "demo%7fx", "d" * 5000])
+@pytest.mark.parametrize("routing", ["code", ZeroDivisionError(), ClientDisconnect()])
+async def test_a_path_in_the_log_is_printable_and_short(serve: Any, caplog: Any, model: str, routing: Any) -> None:
+    caplog.set_level(logging.INFO, "lmoe_ray")
+    client = serve(FakeBackend("Hi", routing=routing), unknown_model="default")
+    with contextlib.suppress(AssertionError):  # The client has left, so nothing answers it.
+        await client.post(f"/v1/engines/{model}/completions", json={"prompt": "" if routing == "code" else "x"})
+    logged = "".join(r.getMessage() for r in caplog.records if "path=" in r.getMessage())
+
+    assert "path=/v1/engines/d" in logged
+    assert logged.isprintable()
+    assert logged.isascii()
+    assert len(logged) < 400
 
 
 async def run(boundary: ErrorBoundary, kind: str = "http") -> list[str]:

@@ -72,7 +72,7 @@ async def test_route_takes_a_chat_body_and_the_same_names(serve: Any, chat_body:
     assert (chosen.json()["expert"], chosen.json()["routed_by"]) == ("math", "explicit")
     unknown = await client.post("/v1/route", json={**chat_body, "expert": "law"})
     assert unknown.status_code == 422
-    assert error_of(unknown)["message"] == "expert 'law' does not exist; this model has: code, math"
+    assert error_of(unknown)["message"] == "expert 'law' does not exist; this model has: code, math, base"
 
 
 async def test_a_process_is_alive_before_the_graph_is_ready(serve: Any, error_of: Any) -> None:

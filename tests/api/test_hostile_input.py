@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 
 from lmoe_ray.api import incoming, sse
 from lmoe_ray.api.http_app import build_app
 from lmoe_ray.settings import ApiSettings
+from tests import real_server
 from tests.fakes import FakeBackend
+from tests.real_server import until
 
 CHAT = "/v1/chat/completions"
 POSTS = [CHAT, "/v1/completions", "/v1/route"]
@@ -27,26 +29,9 @@ def body_of(text: str, **fields: Any) -> dict[str, Any]:
     return {"model": "demo", "messages": [{"role": "user", "content": text}], "prompt": text, **fields}
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Look until it is so: what is watched has no event to wait for."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def listening(backend: FakeBackend) -> AsyncIterator[int]:
-    """A real HTTP server on a free port."""
-    app = build_app(backend, ApiSettings(), keep_alive_s=0.02)
-    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
+def listening(backend: FakeBackend) -> AbstractAsyncContextManager[int]:
+    """A real HTTP server on a free port, whose streams are never silent for long."""
+    return real_server.listening(build_app(backend, ApiSettings(), keep_alive_s=0.02))
 
 
 async def answer_to(port: int, head: str, *pieces: bytes) -> tuple[int, dict[str, Any]]:
@@ -141,6 +126,33 @@ async def test_a_word_of_a_million_characters_is_read_at_once(serve: Any, path: 
     assert time.monotonic() - begin_s < 2
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        (CHAT, {"messages": [{"role": "assistant", "tool_calls": [1] * 1000}]}, "messages[0].tool_calls[0]"),
+        (CHAT, {"stop": [1] * 1000}, "stop[0]"),
+        ("/v1/completions", {"stop": [1] * 1000}, "stop[0]"),
+        ("/v1/responses", {"input": "x", "include": [1] * 1000}, "include[0]"),
+        ("/v1/detokenize", {"tokens": [-1] * 1000}, "tokens[0]"),
+    ],
+)
+async def test_of_very_many_wrong_items_only_the_first_is_looked_at(
+    serve: Any, error_of: Any, path: str, fields: dict[str, Any], param: str
+) -> None:
+    good = {"model": "demo"} if path in ("/v1/responses", "/v1/detokenize") else body_of("x")
+    error = error_of(await serve(FakeBackend("Hi")).post(path, json={**good, **fields}))
+
+    assert error["param"] == param
+    assert "more)" not in error["message"]
+
+
+async def test_too_many_messages_are_counted_before_any_is_read(serve: Any, error_of: Any) -> None:
+    body = {**body_of("x"), "messages": [1] * 2049}
+    error = error_of(await serve(FakeBackend("Hi")).post(CHAT, json=body))
+
+    assert error["message"] == "messages: there are 2049, the limit is 2048; drop old ones"
+
+
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("field", ["model", "expert"])
 async def test_a_name_of_a_million_characters_is_not_echoed(serve: Any, error_of: Any, path: str, field: str) -> None:
@@ -159,6 +171,22 @@ async def test_more_headers_than_the_limit_are_refused(serve: Any, error_of: Any
     assert refused.status_code == 431
     assert error_of(refused)["code"] == "too_many_headers"
     assert refused.headers["access-control-allow-origin"] == "*"
+
+
+async def test_a_websocket_is_refused_whatever_its_headers() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    headers = [(b"x-%d" % number, b"1") for number in range(100)]
+    scope = {"type": "websocket", "path": CHAT, "headers": headers, "query_string": b"", "subprotocols": []}
+    await build_app(FakeBackend("Hi"), ApiSettings())(scope, receive, send)
+
+    assert sent == ["websocket.close"]
 
 
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"Bearer \xe9\x00", b"Bearer " + b"x" * 8000])
@@ -192,6 +220,9 @@ HOSTILE = {
     "a long role": json.dumps({**body_of("x"), "messages": [{"role": MANY, "content": "x"}]}),
     "a long stop": json.dumps(body_of("x", stop=MANY)),
     "a number with very many digits": '{"model": "demo", "seed": ' + "9" * 100_000 + "}",
+    "a number without end in a schema": json.dumps(
+        body_of("x", tools=[{"function": {"name": "f", "parameters": {"minimum": "1e400"}}}], tool_choice="none")
+    ).replace('"1e400"', "1e400"),
     "an exponent without end": '{"model": "demo", "temperature": 1e999999}',
     "bytes that are no text": b"\xff\xfe".decode("latin-1"),
     "nothing": "",
@@ -240,7 +271,7 @@ async def test_a_client_that_stalls_for_a_while_still_gets_every_word() -> None:
     words = [f"{number:06d}" + "x" * 50_000 for number in range(32)]
     async with listening(FakeBackend(*words)) as port, asyncio.timeout(5), asking(port) as reader:
         await reader.readuntil(b"data: ")
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
         text = b""
         while b"[DONE]" not in text[-64:]:
             text += await reader.read(1 << 16)
@@ -250,10 +281,14 @@ async def test_a_client_that_stalls_for_a_while_still_gets_every_word() -> None:
 
 async def test_a_client_that_does_not_read_is_given_up_and_its_work_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "SEND_TIMEOUT_S", 0.1)
-    backend = FakeBackend(*["x" * 1_000_000] * 32, 60.0, "end")
+    backend = FakeBackend(*["x" * 1_000_000] * 12, 60.0, "end")
     content = json.dumps(body_of("x", stream=True)).encode()
     async with listening(backend) as port:
-        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        # What the system keeps for a server that writes and a client that does not read is 4 MB and this.
+        ours = socket.socket()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        ours.connect(("127.0.0.1", port))
+        _, writer = await asyncio.open_connection(sock=ours, limit=1024)
         writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
         try:
             await until(lambda: backend.num_running == 1)

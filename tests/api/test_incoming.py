@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from lmoe_ray.api.incoming import parse_object, read_object, request_id_of
+from lmoe_ray.api import incoming
+from lmoe_ray.api.incoming import MAX_KEYS, parse_object, read_object, request_id_of
 from lmoe_ray.errors import BodyTooLarge, InvalidField, MalformedBody
 
 
@@ -59,6 +60,9 @@ async def test_a_client_that_leaves_before_its_body_is_complete_is_no_error_of_t
         (b'{"a":"\xed\xa0\x80"}', "can't decode byte 0xed"),
         (b'{"a":NaN}', "NaN is not a JSON number"),
         (b'{"a":-Infinity}', "-Infinity is not a JSON number"),
+        (b'{"a":1e400}', "1e400 is too large a number"),
+        (b'{"a":[{"b":-1E+999}]}', r"-1E\+999 is too large a number"),
+        (b'{"a":1' + b"0" * 400 + b".0}", r"10+\.\.\. is too large a number"),
         (b'{"a":1,"a":1}', "key 'a' appears twice"),
         (b'{"b":[{"a":1,"a":2}]}', "key 'a' appears twice"),
         (b'{"a":' + b"9" * 5000 + b"}", "Exceeds the limit"),
@@ -70,6 +74,31 @@ def test_what_is_not_one_clear_json_object_is_refused(body: bytes, problem: str)
     with pytest.raises(MalformedBody, match=problem) as caught:
         parse_object(body)
     assert caught.value.status == 400
+
+
+def test_large_and_tiny_numbers_are_read_as_far_as_they_go() -> None:
+    assert parse_object(b'{"a":[1e308,-1e-400,2.50]}') == {"a": [1e308, 0, 2.5]}
+    assert parse_object(b'{"a":' + b"9" * 400 + b"}") == {"a": 10**400 - 1}
+
+
+@pytest.mark.parametrize("shape", ['{"a":[%s]}', '{"b":{"c":[%s]}}'])
+def test_values_are_counted_wherever_they_stand(monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
+    monkeypatch.setattr(incoming, "MAX_VALUES", 100)
+    most = 100 - shape.count(":")
+    parse_object((shape % ",".join(["1"] * most)).encode())
+
+    for value in ("1", "[]", "{}"):
+        with pytest.raises(MalformedBody, match="more than 100 values"):
+            parse_object((shape % ",".join([value] * (most + 1))).encode())
+
+
+@pytest.mark.parametrize("shape", ["{%s}", '{"a":[{%s}]}'])
+def test_an_object_has_so_many_keys_and_no_more(shape: str) -> None:
+    names = [f'"{number}":0' for number in range(MAX_KEYS + 1)]
+    parse_object((shape % ",".join(names[1:])).encode())
+
+    with pytest.raises(MalformedBody, match=f"an object has {MAX_KEYS + 1} keys, the limit is {MAX_KEYS}"):
+        parse_object((shape % ",".join(names)).encode())
 
 
 @pytest.mark.parametrize(

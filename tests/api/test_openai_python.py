@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import AsyncMock
 
+import anyio
 import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
@@ -243,8 +245,10 @@ async def test_vectors_arrive_as_floats_whichever_way_they_travel(connect: Any) 
 
 
 @pytest.mark.parametrize("ask", ["chat", "responses", "embeddings"])
-async def test_what_may_be_tried_again_is_tried_again(serve: Any, ask: str) -> None:
-    """OpenAI's client waits as long as ``Retry-After`` says."""
+async def test_what_may_be_tried_again_is_tried_again(serve: Any, monkeypatch: pytest.MonkeyPatch, ask: str) -> None:
+    """OpenAI's client waits as long as ``Retry-After`` says; what it says without one is never a whole second."""
+    waited_s: list[float] = []
+    monkeypatch.setattr(anyio, "sleep", AsyncMock(side_effect=waited_s.append))
     backend = Hesitating("Hi")
     http = serve(backend)
     client = openai.AsyncOpenAI(api_key="x", base_url="http://lmoe.test/v1", http_client=http, max_retries=2)
@@ -256,3 +260,4 @@ async def test_what_may_be_tried_again_is_tried_again(serve: Any, ask: str) -> N
         await client.embeddings.create(model="demo", input="hello")
 
     assert backend.num_refused == 1
+    assert waited_s == [1.0]

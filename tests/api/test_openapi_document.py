@@ -171,6 +171,17 @@ async def test_errors_are_described_with_their_status(serve: Any, events_of: Any
     check(events_of(broken)[-1], event_schema_of(CHAT_PATH))
 
 
+@pytest.mark.parametrize("path", [path for path, method, _ in operations() if method == "post"])
+async def test_an_unknown_model_or_expert_is_described_wherever_one_is_asked_for(serve: Any, path: str) -> None:
+    body: dict[str, Any] = {"input": "x", "tokens": [72]}
+    if path.endswith("completions"):
+        body = {**HELLO, "prompt": "x"}
+    for model, status in [("nothing", 404), ("demo:nobody", 422)]:
+        response = await serve(FakeBackend("Hi")).post(path.format(model=model), json={**body, "model": model})
+        assert response.status_code == status
+        check(response.json(), schema_of(path, status))
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "is_described"),
     [
@@ -181,6 +192,9 @@ async def test_errors_are_described_with_their_status(serve: Any, events_of: Any
         (CHAT_PATH, {"messages": [{"role": "user", "content": [{"type": "refusal", "text": "x"}]}]}, False),
         ("/v1/engines/{model}/completions", {"model": 5, "prompt": "x"}, True),
         ("/v1/route", {"messages": None, "input": "x", "prompt": 5}, True),
+        ("/v1/route", {"messages": None, "input": ["x"]}, True),
+        ("/v1/tokenize", {"messages": None, "input": ["x"]}, True),
+        ("/v1/tokenize", {"messages": None, "input": ["x", "y"]}, False),
         (CHAT_PATH, {"n": 1.0}, True),
         ("/v1/route", {"model": ""}, False),
         (CHAT_PATH, {"messages": [{"role": "owner", "content": "x"}]}, False),

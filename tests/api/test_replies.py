@@ -21,6 +21,7 @@ from tests.fakes import MODEL
 DECISION = RoutingDecision("demo", "code", "similarity", 0.75, duration_s=0.125)
 ANSWER = TokenDelta("hi", (1,), Usage(3, 2), "length")
 PIECE = TokenDelta("x", (1,), Usage(3, 1))
+END = TokenDelta("", (), Usage(3, 2), "stop")
 #: "é" in two halves, with the likelier beside each; then the token that ended the answer.
 LOGPROBS = (
     TokenLogprob(b"\xc3", -0.5, ((b"a", -0.25), (b"\xc3", -0.5))),
@@ -71,7 +72,7 @@ def test_the_first_chunk_tells_who_answers_and_what_is_ignored_and_no_other_does
     assert reply.pieces(PIECE) == [
         {**head, "choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
     ]
-    assert reply.last_chunk(0, "stop", 1.5) == {
+    assert reply.last_chunk(END, 1.5) == {
         **head,
         "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
         "duration": 1.5,
@@ -86,7 +87,7 @@ def test_the_first_chunk_tells_who_answers_and_what_is_ignored_and_no_other_does
 @pytest.mark.parametrize("shape", [ChatReply, TextReply])
 def test_no_key_of_ours_has_a_meaning_elsewhere(shape: type[Reply]) -> None:
     reply = shape("r1", 7, DECISION, ("tools",))
-    last = reply.last_chunk(0, "stop", 1.0)
+    last = reply.last_chunk(END, 1.0)
     chunks = [reply.first_chunk(), *reply.pieces(PIECE), last, reply.usage_chunk(Usage(1, 1))]
     for body in [reply.whole((ANSWER,), 1.0), *chunks, *encode_models((MODEL,))]:
         assert not TAKEN & body.keys()
@@ -236,4 +237,4 @@ def test_functions_are_answered_in_the_older_way() -> None:
         {"function_call": {"name": "f", "arguments": ""}},
         {"function_call": {"arguments": '{"a": 1}'}},
     ]
-    assert reply.last_chunk(0, "tool_calls", 1.0)["choices"][0]["finish_reason"] == "function_call"
+    assert reply.last_chunk(answer, 1.0)["choices"][0]["finish_reason"] == "function_call"

@@ -117,6 +117,14 @@ def test_what_has_no_effect_is_told_and_what_asks_for_nothing_is_not() -> None:
     assert parse_response({**ASK, "store": False}, "id", 100).completion.ignored == ()
 
 
+def test_options_of_the_stream_are_read_though_they_change_nothing() -> None:
+    for options in ([None], {"include_usage": 1}):
+        with pytest.raises(InvalidField) as caught:
+            generate(stream_options=options)
+        assert str(caught.value.param).startswith("stream_options")
+    assert generate(stream_options={"include_obfuscation": False}) == generate()
+
+
 def test_a_keyword_without_effect_is_told_by_its_place_in_the_response() -> None:
     odd = {"type": "object", "properties": {"a": {"type": "string", "contentEncoding": "base64"}}}
     completion = parse_response({**ASK, "tools": [{**TOOL, "parameters": odd}]}, "id", 100).completion

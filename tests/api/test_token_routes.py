@@ -45,6 +45,8 @@ async def test_tokens_become_the_text_again(serve: Any) -> None:
     [
         ("/tokenize", {}, "messages"),
         ("/tokenize", {"prompt": ["a", "b"]}, "prompt"),
+        ("/tokenize", {"input": ["a", "b"]}, "input"),
+        ("/tokenize", {"input": 5, "prompt": "a"}, "input"),
         ("/tokenize", {"prompt": "a", "add_generation_prompt": False}, "add_generation_prompt"),
         ("/tokenize", {"prompt": "a", "add_special_tokens": False}, "add_special_tokens"),
         ("/tokenize", {"messages": [{"role": "user"}], "add_special_tokens": True}, "add_special_tokens"),

@@ -6,13 +6,11 @@ import asyncio
 import io
 import os
 import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import httpx
-import uvicorn
 from rich.console import Console
 
 from lmoe_ray.api.client import Client
@@ -21,6 +19,7 @@ from lmoe_ray.cli.chat_session import ChatSession
 from lmoe_ray.cli.chat_store import ChatStore, Conversation
 from lmoe_ray.settings import ApiSettings
 from tests.fakes import FakeBackend
+from tests.real_server import listening_in_a_thread
 
 DEADLINE_S = 10.0
 
@@ -54,31 +53,9 @@ async def chatting(
 @asynccontextmanager
 async def streaming(backend: FakeBackend, console: Console) -> AsyncIterator[ChatSession]:
     """A session over a real connection: what is said arrives at once."""
-    with listening(backend) as url:
+    with listening_in_a_thread(build_app(backend, ApiSettings())) as url:
         async with Client(url) as client:
             yield ChatSession(client, Conversation("demo"), 1000, console)
-
-
-@contextmanager
-def listening(backend: FakeBackend) -> Iterator[str]:
-    """A real server in a thread of its own; its address."""
-    config = uvicorn.Config(
-        build_app(backend, ApiSettings()),
-        port=0,
-        ws="none",
-        lifespan="off",
-        log_level="error",
-        timeout_graceful_shutdown=0,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_S)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -17,11 +17,14 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from lmoe_ray.api.http_app import build_app
 from lmoe_ray.cli.chat_command import state_folder
 from lmoe_ray.cli.main import app
 from lmoe_ray.errors import ConversationUnusable, ServerRefused
-from tests.cli.chat_room import listening, said, wait_until
+from lmoe_ray.settings import ApiSettings
+from tests.cli.chat_room import said, wait_until
 from tests.fakes import MODEL, FakeBackend
+from tests.real_server import listening_in_a_thread
 
 Run = Callable[..., Result]
 
@@ -33,7 +36,7 @@ def backend() -> FakeBackend:
 
 @pytest.fixture
 def url(backend: FakeBackend) -> Iterator[str]:
-    with listening(backend) as address:
+    with listening_in_a_thread(build_app(backend, ApiSettings())) as address:
         yield address
 
 
@@ -136,6 +139,7 @@ class Terminal:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown)
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_talks_until_the_user_leaves(chat: Run, url: str, backend: FakeBackend) -> None:
     with contextlib.closing(Terminal("chat", "--url", url)) as terminal:
         terminal.wait_for_prompt_after("/help lists the commands")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ import pytest
 from lmoe_ray.cli.chat_commands import COMMANDS, take
 from lmoe_ray.cli.chat_session import ChatSession
 from lmoe_ray.cli.chat_store import ChatStore
+from lmoe_ray.domain.chat import GenerateRequest
+from lmoe_ray.domain.decision import RoutingDecision
+from lmoe_ray.domain.stream import TokenDelta, Usage
+from lmoe_ray.errors import EngineFailed, PromptTooLong
 from tests.cli.chat_room import chatting, ctrl_c_once, said, screen, shown, streaming
 from tests.fakes import FakeBackend
 
@@ -40,12 +45,21 @@ async def test_expert_alone_lists_who_there_is() -> None:
 
     assert "auto: the router answers" in text
     assert "code  writes code" in text
+    assert "base  the base model itself, without an expert" in text
+
+
+async def test_the_base_model_can_be_pinned_like_an_expert() -> None:
+    backend = FakeBackend("ok")
+    text, _ = await after("/expert base", "two and two", backend=backend)
+
+    assert [(request.expert, request.is_for_base) for request in backend.requests] == [(None, True)]
+    assert "base · explicit 1.00" in text
 
 
 async def test_an_expert_that_is_not_there_is_answered_with_the_nearest() -> None:
     text, session = await after("/expert maht")
 
-    assert "no expert 'maht'; did you mean math? there are code, math, auto" in text
+    assert "no expert 'maht'; did you mean math? there are code, math, base, auto" in text
     assert session.expert is None
 
 
@@ -83,8 +97,9 @@ async def test_compare_shows_each_experts_answer_and_leaves_the_conversation_alo
     backend = FakeBackend("ok")
     text, session = await after("two and two", "/compare code base", backend=backend)
 
-    assert "code › ok\nbase › ok\n" in text
-    assert "not part of the conversation" in text
+    assert "1 code › ok\n2 base › ok\n" in text
+    assert "1 code 1 tokens · 2 base 1 tokens" in text
+    assert "not part of the conversation; /choose NUMBER" in text
     assert {request.expert for request in backend.requests[1:]} <= {"code", None}
     assert said(backend) == ["two and two"]
     assert len(session.history.turns) == 2
@@ -118,8 +133,84 @@ async def test_ctrl_c_stops_a_comparison() -> None:
         group.create_task(ctrl_c_once(lambda: "slow" in shown(console)))
         await take(session, "/compare code math: why?")
 
-    assert "code › slow\n" in shown(console)
+    assert "1 code › slow\n2 math › slow\n" in shown(console)
     assert "stopped\n" in shown(console)
+
+
+class Choir(FakeBackend):
+    """Each says its own name."""
+
+    async def generate(self, request: GenerateRequest, decision: RoutingDecision) -> AsyncGenerator[TokenDelta, None]:
+        yield TokenDelta(f"I am {decision.expert}", (1,), Usage(7, 3), "stop")
+
+
+async def test_the_conversation_goes_on_with_the_chosen_answer_in_place_of_the_last(tmp_path: Path) -> None:
+    backend = Choir()
+    store = ChatStore(tmp_path)
+    text, session = await after("who?", "/compare code math", "/choose 2", "why?", backend=backend, store=store)
+
+    assert "the answer of math goes on" in text
+    assert said(backend) == ["who?", "I am math", "why?"]
+    assert [(turn.expert, turn.num_tokens) for turn in session.history.turns[:2]] == [(None, 7), ("math", 3)]
+    assert len(ChatStore(tmp_path).take_up().turns) == 4
+
+
+async def test_the_answer_to_another_question_is_appended_and_another_can_be_chosen_instead() -> None:
+    backend = Choir()
+    await after("hi", "/compare code base: who?", "/choose 1", "/choose 2", "why?", backend=backend)
+
+    assert said(backend) == ["hi", "I am code", "who?", "I am None", "why?"]
+
+
+async def test_a_choice_keeps_the_present_system_prompt() -> None:
+    _, session = await after("/compare code base: who?", "/system Be kind.", "/choose 1")
+
+    assert session.history.system == "Be kind."
+
+
+@pytest.mark.parametrize(
+    ("entries", "answer"),
+    [
+        (("/choose 1",), "nothing to choose from"),
+        (("/compare code math: who?", "/choose"), "/choose NUMBER"),
+        (("/compare code math: who?", "/choose 3"), "no answer 3; there are 1, 2"),
+        (("/compare code math: who?", "hi", "/choose 1"), "the conversation went on since then"),
+        (("hi", "/compare code math", "/undo", "/choose 1"), "the conversation went on since then"),
+        (("/compare code math: who?", "/new", "/choose 1"), "nothing to choose from"),
+    ],
+)
+async def test_a_choice_that_cannot_be_made_says_why(entries: tuple[str, ...], answer: str) -> None:
+    text, _ = await after(*entries, backend=Choir())
+
+    assert answer in text
+    assert "goes on\n" not in text
+
+
+async def test_a_comparison_that_breaks_off_leaves_nothing_to_choose() -> None:
+    text, session = await after(
+        "/compare code math: who?", "/choose 1", backend=FakeBackend("half ", EngineFailed("out of memory"), "whole")
+    )
+
+    assert "out of memory" in text
+    assert "nothing to choose from" in text
+    assert session.history.turns == []
+
+
+async def test_old_turns_are_dropped_from_a_comparison_too() -> None:
+    class Forgetful(FakeBackend):
+        async def generate(
+            self, request: GenerateRequest, decision: RoutingDecision
+        ) -> AsyncGenerator[TokenDelta, None]:
+            if len(request.messages) > 1:
+                raise PromptTooLong(900, 100)
+            async for delta in super().generate(request, decision):
+                yield delta
+
+    backend = Forgetful("ok")
+    _, session = await after("one", "/compare code math: two", "/choose 1", backend=backend)
+
+    assert said(backend) == ["two"]
+    assert [turn.message.content for turn in session.history.turns] == ["one", "ok", "two", "ok"]
 
 
 async def test_retry_asks_again_in_place_of_the_last_answer() -> None:

@@ -93,6 +93,7 @@ def test_what_a_killed_builder_left_is_swept_away(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".other-abc", "m", "m.lock"]
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_build_once(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"

@@ -152,6 +152,7 @@ def many_samples(*names: str) -> SampleSet:
     return choose_samples(experts, 1000, seed=0)
 
 
+@pytest.mark.slow
 def test_many_samples_are_fitted_in_another_process_as_they_would_be_in_this_one(tmp_path: Path) -> None:
     encoder = HashingEncoder()
     before = load_or_build(many_samples("code", "math"), encoder, None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 
 import pytest
@@ -33,6 +34,16 @@ async def test_the_clients_word_wins_over_tools_and_router() -> None:
     decision = await RouterChain(MODEL, router).route(ask("what is 2 + 2?", expert="math", num_tools=3))
 
     assert (decision.expert, decision.routed_by, decision.confidence) == ("math", "explicit", 1.0)
+    assert router.num_asked == 0
+
+
+async def test_so_it_does_where_it_names_the_base_model() -> None:
+    router = AlwaysCode()
+    asked = dataclasses.replace(ask("what is 2 + 2?", num_tools=3), is_for_base=True)
+
+    decision = await RouterChain(MODEL, router).route(asked)
+
+    assert (decision.expert, decision.routed_by, decision.confidence) == (None, "explicit", 1.0)
     assert router.num_asked == 0
 
 

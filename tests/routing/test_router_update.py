@@ -21,6 +21,8 @@ from lmoe_ray.settings import RouterSettings
 from tests.fakes import HashingEncoder
 from tests.routing.experts import ask, expert, poems, programs
 
+pytestmark = pytest.mark.slow
+
 #: Of samples without a source, each expert's would be held out all together.
 SOURCES = ("book", "forum", "mail", "notes", "chat") * 5
 CODE = expert("code", *programs()[::4], sources=SOURCES)

@@ -18,6 +18,8 @@ from lmoe_ray.routing.task_head import TaskHead, fit_task_head
 from tests.fakes import HashingEncoder
 from tests.routing.experts import expert
 
+pytestmark = pytest.mark.slow
+
 
 def words(text: str) -> list[str]:
     return text.split()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,26 @@ POETRY = expert("poetry", "a haiku about rain", "a sonnet about love", "a poem a
 MODEL = RoutedModel("demo", (CODE, POETRY), fallback="code")
 
 
-async def route(
-    model: RoutedModel, request: GenerateRequest, encoder: HashingEncoder | None = None, **settings: object
-) -> RoutingDecision:
-    router = SimilarityRouter(model, encoder or HashingEncoder(), RouterSettings.model_validate(settings), None)
-    return await router.route(request)
+Route = Callable[..., Awaitable[RoutingDecision]]
 
 
-async def test_a_request_goes_where_its_likes_are() -> None:
+@pytest.fixture(scope="module")
+def route(tmp_path_factory: pytest.TempPathFactory) -> Route:
+    """Where a new router sends a request. What several tests fit alike is fitted once."""
+    cache_dir = tmp_path_factory.mktemp("fitted")
+
+    async def route(
+        model: RoutedModel, request: GenerateRequest, encoder: HashingEncoder | None = None, **settings: object
+    ) -> RoutingDecision:
+        router = SimilarityRouter(
+            model, encoder or HashingEncoder(), RouterSettings.model_validate(settings), cache_dir
+        )
+        return await router.route(request)
+
+    return route
+
+
+async def test_a_request_goes_where_its_likes_are(route: Route) -> None:
     decision = await route(MODEL, ask("please write a haiku about snow"))
 
     assert (decision.model, decision.expert, decision.routed_by) == ("demo", "poetry", "similarity")
@@ -36,7 +49,7 @@ async def test_a_request_goes_where_its_likes_are() -> None:
     assert sum(c.score for c in decision.candidates) == pytest.approx(1)
 
 
-async def test_after_a_change_of_topic_the_new_question_counts() -> None:
+async def test_after_a_change_of_topic_the_new_question_counts(route: Route) -> None:
     turns = (
         "a poem about the sea",
         ("assistant", "O sea! A haiku about rain, a sonnet about love."),
@@ -48,13 +61,13 @@ async def test_after_a_change_of_topic_the_new_question_counts() -> None:
     assert decision.expert == "code"
 
 
-async def test_go_on_stays_where_the_conversation_was() -> None:
+async def test_go_on_stays_where_the_conversation_was(route: Route) -> None:
     request = ask("a sonnet about rain and love", ("assistant", "python python python"), "go on")
 
     assert (await route(MODEL, request)).expert == "poetry"
 
 
-async def test_neighbours_are_the_five_nearest_samples() -> None:
+async def test_neighbours_are_the_five_nearest_samples(route: Route) -> None:
     decision = await route(MODEL, ask("a haiku about rain"))
 
     assert len(decision.neighbours) == 5
@@ -65,7 +78,7 @@ async def test_neighbours_are_the_five_nearest_samples() -> None:
     assert "nearest sample is of poetry at cosine 1.00" in decision.reason
 
 
-async def test_texts_of_samples_are_shown_only_if_allowed_and_never_at_length() -> None:
+async def test_texts_of_samples_are_shown_only_if_allowed_and_never_at_length(route: Route) -> None:
     long = RoutedModel("demo", (expert("code", "python " * 100), POETRY))
 
     shown = await route(long, ask("write a python loop"), show_samples=True)
@@ -76,7 +89,7 @@ async def test_texts_of_samples_are_shown_only_if_allowed_and_never_at_length() 
     assert [n.similarity for n in hidden.neighbours] == [n.similarity for n in shown.neighbours]
 
 
-async def test_below_the_threshold_the_fallback_answers_and_the_evidence_stays() -> None:
+async def test_below_the_threshold_the_fallback_answers_and_the_evidence_stays(route: Route) -> None:
     decision = await route(MODEL, ask("colourless green ideas sleep furiously"), threshold=0.9, min_familiarity=0)
 
     assert (decision.expert, decision.routed_by, decision.threshold) == ("code", "abstained", 0.9)
@@ -85,13 +98,13 @@ async def test_below_the_threshold_the_fallback_answers_and_the_evidence_stays()
     assert decision.reason.endswith("below the threshold of 0.90, so code answers")
 
 
-async def test_without_a_threshold_and_whatever_is_familiar_nothing_is_refused() -> None:
+async def test_without_a_threshold_and_whatever_is_familiar_nothing_is_refused(route: Route) -> None:
     decision = await route(MODEL, ask("colourless green ideas sleep furiously"), min_familiarity=0)
 
     assert decision.routed_by == "similarity"
 
 
-async def test_a_request_may_bring_its_own_threshold() -> None:
+async def test_a_request_may_bring_its_own_threshold(route: Route) -> None:
     doubtful = "a python poem in a loop about rain"
 
     strict = await route(MODEL, ask(doubtful, routing=RouteOptions(threshold=1.0)), threshold=0.1)
@@ -101,7 +114,7 @@ async def test_a_request_may_bring_its_own_threshold() -> None:
     assert (lax.routed_by, lax.threshold) == ("similarity", 0.0)
 
 
-async def test_a_request_may_ask_for_its_last_message_alone() -> None:
+async def test_a_request_may_ask_for_its_last_message_alone(route: Route) -> None:
     turns = ("write a loop in python", ("assistant", "done"), "fix it and sort the rain about spring")
 
     sticky = await route(MODEL, ask(*turns))
@@ -112,7 +125,7 @@ async def test_a_request_may_ask_for_its_last_message_alone() -> None:
     assert sticky.candidates != fresh.candidates
 
 
-async def test_what_is_unlike_all_samples_is_left_to_the_fallback_however_sure_the_router_is() -> None:
+async def test_what_is_unlike_all_samples_is_left_to_the_fallback_however_sure_the_router_is(route: Route) -> None:
     known = RoutedModel("demo", (expert("code", *programs()), expert("poetry", *poems())), fallback="poetry")
 
     usual, strange = [await route(known, ask(text)) for text in ("fix a parser in rust", "compile quickly in rust")]
@@ -123,7 +136,7 @@ async def test_what_is_unlike_all_samples_is_left_to_the_fallback_however_sure_t
     assert strange.reason.endswith("; this is unlike all samples, so poetry answers")
 
 
-async def test_what_the_embedder_cannot_read_is_left_to_the_fallback_and_the_reason_says_so() -> None:
+async def test_what_the_embedder_cannot_read_is_left_to_the_fallback_and_the_reason_says_so(route: Route) -> None:
     known = RoutedModel("demo", (expert("code", *programs()), expert("poetry", *poems())), fallback="poetry")
     request = ask("fix4 a9 parser in r9st")
 
@@ -141,7 +154,7 @@ async def test_a_threshold_measured_on_another_index_stops_the_start(tmp_path: P
         SimilarityRouter(MODEL, HashingEncoder(), RouterSettings(calibration=str(tmp_path / "file")), None)
 
 
-async def test_a_wanted_precision_sets_the_threshold_that_decisions_show() -> None:
+async def test_a_wanted_precision_sets_the_threshold_that_decisions_show(route: Route) -> None:
     shared = poems()[::4]
     known = RoutedModel("demo", (expert("code", *programs(), *shared), expert("poetry", *poems())))
 
@@ -151,7 +164,7 @@ async def test_a_wanted_precision_sets_the_threshold_that_decisions_show() -> No
     assert (sure.routed_by, torn.routed_by) == ("similarity", "abstained")
 
 
-async def test_a_lone_expert_must_be_like_the_request_too() -> None:
+async def test_a_lone_expert_must_be_like_the_request_too(route: Route) -> None:
     lone = RoutedModel("demo", (expert("poetry", *poems()),))
 
     like, unlike = [
@@ -165,7 +178,7 @@ async def test_a_lone_expert_must_be_like_the_request_too() -> None:
     assert f"poetry is the only expert, familiarity {unlike.familiarity:.2f}" in unlike.reason
 
 
-async def test_an_expert_without_samples_is_a_candidate_nobody_is_sent_to() -> None:
+async def test_an_expert_without_samples_is_a_candidate_nobody_is_sent_to(route: Route) -> None:
     model = RoutedModel("demo", (CODE, expert("bare"), POETRY))
 
     decision = await route(model, ask("a haiku about rain"))
@@ -174,7 +187,7 @@ async def test_an_expert_without_samples_is_a_candidate_nobody_is_sent_to() -> N
     assert [(c.expert, c.score) for c in decision.candidates][-1] == ("bare", 0.0)
 
 
-async def test_with_one_sampled_expert_among_others_familiarity_is_the_confidence() -> None:
+async def test_with_one_sampled_expert_among_others_familiarity_is_the_confidence(route: Route) -> None:
     model = RoutedModel("demo", (expert("bare"), expert("poetry", *poems())))
 
     decision = await route(model, ask("compile kernel modules quickly"), threshold=0.6, min_familiarity=0)
@@ -196,7 +209,7 @@ async def test_a_package_without_samples_falls_back_and_says_so_once_at_start(ca
     assert encoder.embedded == []
 
 
-async def test_a_request_without_text_falls_back() -> None:
+async def test_a_request_without_text_falls_back(route: Route) -> None:
     decision = await route(MODEL, ask(("system", "A chat.")))
 
     assert decision.reason == "the request has no text to route by, so code answers"
@@ -240,7 +253,7 @@ def test_there_is_one_documented_default_for_k_and_samples() -> None:
     assert (RouterSettings().k, RouterSettings().max_samples) == (20, 1000)
 
 
-async def test_k_of_the_settings_is_the_number_of_neighbours_looked_at() -> None:
+async def test_k_of_the_settings_is_the_number_of_neighbours_looked_at(route: Route) -> None:
     one_hit = expert("code", "rain snow hail", "alpha", "beta", "gamma")
     all_near = expert("poetry", "rain one", "rain two", "rain three", "rain four")
     model = RoutedModel("demo", (one_hit, all_near))
@@ -251,7 +264,7 @@ async def test_k_of_the_settings_is_the_number_of_neighbours_looked_at() -> None
     assert (by_one.expert, by_four.expert) == ("code", "poetry")
 
 
-async def test_a_long_system_text_does_not_hide_the_message() -> None:
+async def test_a_long_system_text_does_not_hide_the_message(route: Route) -> None:
     request = ask(("system", "unrelated " * 500), "a haiku about rain and spring")
 
     decision = await route(MODEL, request, HashingEncoder(max_tokens=32))

@@ -73,7 +73,6 @@ def test_the_look_unused_for_longest_goes_first(fitted: FittedIndex, monkeypatch
 
 def test_no_text_stays_in_memory_because_it_was_routed(fitted: FittedIndex) -> None:
     standing = standing_of(fitted)
-    gc.collect()
     secret = "fix a " + "very secret " * 1000
 
     look(standing, secret)

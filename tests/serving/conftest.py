@@ -1,17 +1,18 @@
-"""One local Ray for all tests that need one."""
+"""One local Ray for all tests that need one; only imported by them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-import ray
-from ray import serve
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Six logical CPUs whatever the machine has: Ray only counts them."""
+    import ray
+    from ray import serve
+
     ray.init(
         num_cpus=6,
         include_dashboard=False,

@@ -10,8 +10,7 @@ import pytest
 
 from lmoe_ray.serving.package_watch import PackageWatch
 
-#: So short that a test is quick, and so long that writing one file fits between two looks.
-INTERVAL_S = 0.05
+INTERVAL_S = 0.005
 
 
 @pytest.fixture
@@ -47,11 +46,20 @@ def watch(package: Path) -> Iterator[Callable[[Calls], None]]:
         one.close()
 
 
+def put(package: Path, name: str, text: str, time_s: int | None = None) -> None:
+    """A file that is there all at once, however busy the machine is: no look meets the half of it."""
+    new = package / "new"
+    new.write_text(text)
+    if time_s is not None:
+        os.utime(new, (time_s, time_s))
+    new.replace(package / name)
+
+
 def test_a_changed_sample_is_noticed_once(package: Path, watch: Callable[[Calls], None]) -> None:
     calls = Calls()
     watch(calls)
 
-    (package / "routing_data" / "expert_code.jsonl").write_text('{"instruction": "sort a longer list"}')
+    put(package, "routing_data/expert_code.jsonl", '{"instruction": "sort a longer list"}')
 
     assert calls.wait_for(1)
     time.sleep(5 * INTERVAL_S)
@@ -62,7 +70,7 @@ def test_an_expert_that_comes_and_one_that_goes_are_changes(package: Path, watch
     calls = Calls()
     watch(calls)
 
-    (package / "routing_data" / "expert_math.jsonl").write_text('{"instruction": "add"}')
+    put(package, "routing_data/expert_math.jsonl", '{"instruction": "add"}')
     assert calls.wait_for(1)
     (package / "routing_data" / "expert_code.jsonl").unlink()
 
@@ -84,7 +92,5 @@ def test_a_package_that_cannot_be_used_does_not_end_the_watch(package: Path, wat
     watch(calls)
 
     for number in (1, 2):
-        file = package / "routing_data" / "expert_code.jsonl"
-        file.write_text("{" * number)
-        os.utime(file, (number, number))
+        put(package, "routing_data/expert_code.jsonl", "{" * number, time_s=number)
         assert calls.wait_for(number)

@@ -143,6 +143,7 @@ def test_another_seed_gives_another_split() -> None:
     assert one.training != two.training
 
 
+@pytest.mark.slow
 def test_the_files_are_the_same_in_every_process(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"

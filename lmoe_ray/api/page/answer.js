@@ -1,43 +1,53 @@
-// Asks for one answer and writes down what comes: text, who gives it, how long it took, and how it ended.
+// Asks for answers and writes down what comes of each: text, who gives it, how long it took, and how it ended.
 
-import { chunksOf } from "./server.js";
+import { isRunning } from "./chat.js";
+import { chunksOf, ServerError } from "./server.js";
 
 /**
- * Fill `answer` from the stream; `onChange` is called after each change. Never throws: a failure is written down too.
- * @param {Object} answer as made by newAnswer
+ * Fill `answers` from one stream; `onChange(answer)` is called after each change of one. Never throws: a failure is
+ * written down too, in every answer that had not ended.
+ * @param {Object[]} answers as made by newAnswer, in the order in which `body` asks for them
  * @param {Object} body of the request
- * @param {AbortSignal} signal stops it
+ * @param {AbortSignal} signal stops all of them
  */
-export async function fillAnswer(answer, body, signal, onChange) {
+export async function fillAnswers(answers, body, signal, onChange) {
   const startedMs = performance.now();
   const secondsSoFar = () => (performance.now() - startedMs) / 1000;
+  let outcome = { state: "done" };
   try {
-    for await (const chunk of chunksOf(body, signal)) {
-      readChunk(answer, chunk, secondsSoFar);
-      onChange();
-    }
-    answer.state = "done";
+    for await (const chunk of chunksOf(body, signal)) readChunk(answers, chunk, secondsSoFar).forEach(onChange);
   } catch (error) {
-    Object.assign(answer, failure(error, signal));
+    outcome = failure(error, signal);
   }
-  answer.durationS ??= secondsSoFar();
-  onChange();
+  const unfinished = answers.filter(isRunning);
+  for (const answer of unfinished) Object.assign(answer, outcome, { durationS: answer.durationS ?? secondsSoFar() });
+  unfinished.forEach(onChange);
 }
 
-function readChunk(answer, chunk, secondsSoFar) {
+/** Returns the answers of which there is news. */
+function readChunk(answers, chunk, secondsSoFar) {
+  if (chunk.routing) readHead(answers, chunk);
+  if (chunk.usage && answers.length === 1) answers[0].usage = chunk.usage;
+  return chunk.choices.map((choice) => readChoice(answers[choice.index], choice, secondsSoFar));
+}
+
+function readHead(answers, { expert = null, routing, ignored = [] }) {
+  const head = { expert, ignored, routedBy: routing.routed_by, confidence: routing.confidence };
+  for (const answer of answers) Object.assign(answer, head);
+}
+
+function readChoice(answer, { expert, delta, finish_reason: finishReason, usage }, secondsSoFar) {
+  if (answer === undefined) throw new ServerError("The stream holds an answer that was not asked for. Try again.");
   answer.state = "streaming";
-  if (chunk.routing) readHead(answer, chunk);
-  if (chunk.usage) answer.usage = chunk.usage;
-  const [choice] = chunk.choices;
-  if (choice?.delta?.content) {
+  if (expert !== undefined) answer.expert = expert;
+  if (delta.content) {
     answer.firstTokenS ??= secondsSoFar();
-    answer.text += choice.delta.content;
+    answer.text += delta.content;
   }
-  if (choice?.finish_reason) Object.assign(answer, { finishReason: choice.finish_reason, durationS: secondsSoFar() });
-}
-
-function readHead(answer, { expert, routing, ignored = [] }) {
-  Object.assign(answer, { expert, ignored, routedBy: routing.routed_by, confidence: routing.confidence });
+  if (finishReason) Object.assign(answer, { finishReason, durationS: secondsSoFar() });
+  // Of several, each ends with its own count; the count of one alone is that of the stream, and comes after it.
+  if (usage) Object.assign(answer, { usage, state: "done" });
+  return answer;
 }
 
 function failure(error, signal) {

@@ -4,6 +4,7 @@ import { copyText } from "./clipboard.js";
 import { isRunning, nameOf, tokensPerSecond } from "./chat.js";
 import { button, element } from "./element.js";
 import { MarkdownView } from "./markdown_view.js";
+import { problemNode } from "./problem_view.js";
 
 const FINISHES = {
   length: "cut at the most tokens allowed",
@@ -13,7 +14,7 @@ const FINISHES = {
 
 /**
  * Shows `answer` and follows it.
- * `actions`: `retry(answer)`, `askKey()` and, where there are several answers, `choose(answer)`.
+ * `actions`: `retry()`, `askKey()` and, where there are several answers, `choose()`.
  */
 export class AnswerView {
   #answer;
@@ -21,11 +22,12 @@ export class AnswerView {
   #name = element("h3", { class: "name" });
   #how = element("span", { class: "how" });
   #body = element("div", { class: "prose" });
-  #problem = element("div", { class: "problem", hidden: true });
+  #problem = element("div");
   #figures = element("p", { class: "figures" });
   #buttons = element("div", { class: "buttons" });
   #markdown = new MarkdownView(this.#body);
   #isDrawPlanned = false;
+  #isProblemTold = false;
 
   constructor(answer, actions) {
     this.#answer = answer;
@@ -41,8 +43,15 @@ export class AnswerView {
     if (document.hidden || !isRunning(this.#answer)) this.#draw();
     else if (!this.#isDrawPlanned) {
       this.#isDrawPlanned = true;
-      requestAnimationFrame(() => this.#draw());
+      requestAnimationFrame(() => this.#isDrawPlanned && this.#draw()); // its end may have been drawn before
     }
+  }
+
+  /** Whether what went wrong is told for several answers together, and so not here. */
+  leaveProblem(isTold) {
+    if (isTold === this.#isProblemTold) return;
+    this.#isProblemTold = isTold;
+    this.#draw();
   }
 
   /** Whether it is the one the chat goes on with; null where there is no choice. */
@@ -60,7 +69,7 @@ export class AnswerView {
     this.#how.textContent = howChosen(answer);
     this.#markdown.update(answer.text);
     if (isRunning(answer)) return;
-    this.#figures.textContent = figuresOf(answer);
+    this.#figures.textContent = figuresOf(answer, this.#isProblemTold);
     this.#buttons.replaceChildren(...this.#possible());
     this.#showProblem();
   }
@@ -69,19 +78,15 @@ export class AnswerView {
     const answer = this.#answer;
     const { retry, choose } = this.#actions;
     const copy = button("Copy", () => copyText(answer.text, copy), { describe: "Copy this answer" });
-    const again = button("Retry", () => retry(answer), { describe: "Retry this answer", kind: "quiet retry" });
-    const goOn = button("Go on with this", () => choose(answer), { kind: "quiet choose", "aria-pressed": "false" });
+    const again = button("Retry", retry, { describe: "Retry this answer", kind: "quiet retry" });
+    const goOn = button("Go on with this", choose, { kind: "quiet choose", "aria-pressed": "false" });
     return [...(answer.text === "" ? [] : [copy]), again, ...(choose ? [goOn] : [])];
   }
 
   #showProblem() {
     const { state, error } = this.#answer;
-    this.#problem.hidden = state !== "failed";
-    if (state !== "failed") return;
-    const retry = button("Try again", () => this.#actions.retry(this.#answer), { kind: "strong" });
-    const key = button("Enter a key", this.#actions.askKey, { kind: "strong" });
-    this.#problem.replaceChildren(element("p", { dir: "auto" }, error.message), error.status === 401 ? key : retry);
-    if (error.retryAfterS > 0) countDown(retry, error.retryAfterS);
+    const isHere = state === "failed" && !this.#isProblemTold;
+    this.#problem.replaceChildren(...(isHere ? [problemNode(error, this.#actions)] : []));
   }
 }
 
@@ -92,31 +97,17 @@ function howChosen({ routedBy, confidence, state }) {
   return `${Math.round(confidence * 100)} % sure`;
 }
 
-function figuresOf(answer) {
+function figuresOf(answer, isProblemTold) {
   const speed = tokensPerSecond(answer);
   return [
     answer.usage && `${answer.usage.completion_tokens} tokens, prompt ${answer.usage.prompt_tokens}`,
     answer.firstTokenS !== null && `first after ${answer.firstTokenS.toFixed(2)} s`,
     speed !== null && `${speed.toFixed(1)} tokens/s`,
     answer.state === "stopped" && "stopped by you",
+    isProblemTold && (answer.text === "" ? "no answer" : "broken off"),
     FINISHES[answer.finishReason],
     answer.ignored.length > 0 && `without effect: ${answer.ignored.join(", ")}`,
   ]
     .filter(Boolean)
     .join(" · ");
-}
-
-/** The server said when to come back: until then the button waits, and shows how long. */
-function countDown(button, seconds) {
-  const label = button.textContent;
-  const untilMs = Date.now() + seconds * 1000;
-  const tick = () => {
-    const left = Math.ceil((untilMs - Date.now()) / 1000);
-    button.disabled = left > 0;
-    button.textContent = left > 0 ? `${label} in ${left} s` : label;
-    if (left > 0 && button.isConnected) setTimeout(tick, 250);
-  };
-  button.disabled = true;
-  button.textContent = `${label} in ${Math.ceil(seconds)} s`;
-  setTimeout(tick, 250);
 }

@@ -2,9 +2,10 @@
 //
 //   chat    {id, title, updated, turns}
 //   turn    {question, route, answers, chosen}      route: the router's decision; null: routeProblem may say why
-//   answer  {asked, expert, text, state, …}         see newAnswer
+//   answer  {asked, label, expert, text, state, …}  see newAnswer
 
 const TITLE_CHARS = 60;
+export const BASE_LABEL = "Base model";
 
 export const newChat = () => ({
   id: crypto.getRandomValues(new Uint32Array(2)).join("-"),
@@ -13,12 +14,16 @@ export const newChat = () => ({
   turns: [],
 });
 
-/** A question put to `asked`: names of experts, or "" where the router chooses. */
+/** A question put to each of `asked`. */
 export const newTurn = (question, asked) => ({ question, route: null, answers: asked.map(newAnswer), chosen: 0 });
 
-/** `state` is waiting, streaming, done, stopped or failed; times in seconds from the request. */
-export const newAnswer = (asked) => ({
+/**
+ * `asked` is the name told to the server, "" where the router chooses; `label` is shown until the server answers.
+ * `state` is waiting, streaming, done, stopped or failed; times in seconds from the request.
+ */
+export const newAnswer = ({ asked, label }) => ({
   asked,
+  label,
   expert: null,
   routedBy: "",
   confidence: 0,
@@ -32,8 +37,9 @@ export const newAnswer = (asked) => ({
   durationS: null,
 });
 
-/** Who answers, as shown to people; the base model has no name among experts. */
-export const nameOf = (answer) => (answer.routedBy === "" ? answer.asked || "…" : (answer.expert ?? "base"));
+/** Who answers, as shown to people. */
+export const nameOf = ({ routedBy, label, asked, expert }) =>
+  routedBy === "" ? label || asked || "…" : (expert ?? BASE_LABEL);
 
 export const isRunning = (answer) => answer.state === "waiting" || answer.state === "streaming";
 

@@ -15,6 +15,7 @@ export class ChatView {
   #log = byId("log");
   #content = byId("turns");
   #views = new Map();
+  #told = "";
   #mayFollow = true;
   #isFollowing = true;
 
@@ -24,14 +25,15 @@ export class ChatView {
     new ResizeObserver(() => this.#isFollowing && this.#toEnd()).observe(this.#content);
   }
 
-  /** Show a chat from its start. */
-  draw(chat, experts) {
+  /** Show a chat from its start; one without turns shows who there is to ask, `{name, label, description}` each. */
+  draw(chat, people) {
     this.#views.clear();
+    this.#told = "";
     this.#content.replaceChildren();
     byId("title").textContent = chat.title || "New chat";
     byId("export").hidden = chat.turns.length === 0;
     chat.turns.forEach((turn, at) => this.#add(turn, at + 1));
-    if (chat.turns.length === 0) this.#content.append(this.#welcome(experts));
+    if (chat.turns.length === 0) this.#content.append(this.#welcome(people));
     this.#markLast(chat);
     this.#settle(chat.turns.at(-1));
   }
@@ -39,7 +41,7 @@ export class ChatView {
   /** What was said of `answer` changed; its end is told to those who listen. */
   update(turn, answer) {
     this.#views.get(turn)?.update(answer);
-    if (this.#views.has(turn) && !isRunning(answer)) announce(spoken(answer));
+    if (this.#views.has(turn) && !isRunning(answer)) this.#tell(spoken(answer));
   }
 
   drawRoute(turn) {
@@ -48,6 +50,12 @@ export class ChatView {
 
   drawChoice(turn) {
     this.#views.get(turn)?.drawChoice();
+  }
+
+  /** What ends several answers at once is told once. */
+  #tell(text) {
+    if (text !== this.#told) announce(text);
+    this.#told = text;
   }
 
   /** One answer is followed as it grows; of several, side by side, the beginnings matter. */
@@ -66,10 +74,10 @@ export class ChatView {
     for (const [turn, view] of this.#views) view.markLast(turn === chat.turns.at(-1));
   }
 
-  #welcome(experts) {
-    const cards = experts.map(({ name, description }) => {
+  #welcome(people) {
+    const cards = people.map(({ name, label, description }) => {
       const card = element("button", { type: "button", class: "card", onclick: () => this.#actions.pin(name) });
-      card.append(element("b", {}, name), element("span", {}, description || "No description"));
+      card.append(element("b", {}, label), element("span", {}, description || "No description"));
       return element("li", {}, card);
     });
     const hint = "Ask, and the router finds who answers best. Or choose somebody:";

@@ -14,7 +14,7 @@ import { Session } from "./session.js";
 import { Sidebar } from "./sidebar.js";
 
 const preferences = readPreferences();
-/** The turn that the next question replaces, and the one that waits for a key. */
+/** The turn that the next question replaces, and the one some of whose answers wait for a key. */
 let edited = null;
 let refused = null;
 
@@ -77,8 +77,8 @@ function request() {
   return { model: pickers.model, system: preferences.system, fields: requestFields(preferences) };
 }
 
-function retry(turn, answer) {
-  session.retry(turn, answer, request());
+function retry(turn, answers) {
+  session.retry(turn, answers, request());
   announce("Asked again.");
 }
 
@@ -112,16 +112,18 @@ function setRouteOpen(isOpen) {
 
 function answerChanged(turn, answer) {
   chatView.update(turn, answer);
-  if (answer.error?.status === 401) refused = { turn, answer };
+  if (lacksKey(answer)) refused = turn;
   if (!isRunning(answer)) sidebar.draw(session.chat.id);
 }
 
 /** A new key is tried at once on what it was missing for. */
 async function keyEntered() {
   await connect();
-  if (refused !== null && session.chat.turns.at(-1) === refused.turn) retry(refused.turn, refused.answer);
+  if (refused !== null && session.chat.turns.at(-1) === refused) retry(refused, refused.answers.filter(lacksKey));
   refused = null;
 }
+
+const lacksKey = ({ error }) => error?.status === 401;
 
 function openNew() {
   openChat(newChat());
@@ -135,7 +137,7 @@ function openChat(chat) {
 }
 
 function drawChat(chat) {
-  chatView.draw(chat, pickers.experts);
+  chatView.draw(chat, pickers.people);
   sidebar.draw(chat.id);
 }
 

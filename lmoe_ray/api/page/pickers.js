@@ -1,7 +1,10 @@
 // Who shall answer: a model, and for it the router, one expert, or several side by side.
 
+import { BASE_LABEL } from "./chat.js";
 import { byId, element } from "./element.js";
 
+/** What the server calls the base model where an expert could be named; an expert of that name comes first. */
+const BASE = "base";
 const ROUTER = "";
 const SEVERAL = "*";
 
@@ -29,7 +32,7 @@ export class Pickers {
     const names = models.map(({ id }) => id).filter((id) => !bases.some((base) => id.startsWith(`${base}:`)));
     const own = names.filter((id) => bases.includes(id));
     const others = names.filter((id) => !bases.includes(id));
-    this.#model.replaceChildren(...groupNodes("Models", own), ...groupNodes("Other names", others));
+    this.#model.replaceChildren(...groupNodes("Models", named(own)), ...groupNodes("Other names", named(others)));
     select(this.#model, this.#preferences.model, names[0] ?? "");
     this.#offerExperts();
     this.#read();
@@ -40,13 +43,20 @@ export class Pickers {
     return this.#model.value;
   }
 
-  /** Experts to ask, "" where the router chooses; empty when none is ticked to compare. */
+  /** Whom to ask, as newAnswer takes it; empty when none is ticked to compare. */
   get asked() {
-    return this.#expert.value === SEVERAL ? this.#preferences.compared : [this.#expert.value];
+    const names = this.#expert.value === SEVERAL ? this.#preferences.compared : [this.#expert.value];
+    const labels = new Map(this.people.map(({ name, label }) => [name, label]));
+    return names.map((asked) => ({ asked, label: labels.get(asked) ?? asked }));
   }
 
-  get experts() {
-    return this.#experts.filter(({ model }) => model === this.#model.value || !this.#isBase());
+  /** Who may be asked by name: `{name, label, description}`; the base model too, where it is not alone. */
+  get people() {
+    const own = this.#experts.filter(({ model }) => model === this.#model.value || !this.#isBase());
+    const experts = own.map(({ name, description }) => ({ name, label: name, description }));
+    if (experts.length === 0) return [];
+    const name = experts.some((expert) => expert.name === BASE) ? this.model : BASE;
+    return [...experts, { name, label: BASE_LABEL, description: "The model itself, without an expert" }];
   }
 
   pin(expert) {
@@ -59,18 +69,18 @@ export class Pickers {
   }
 
   #offerExperts() {
-    const names = [...new Set(this.experts.map(({ name }) => name))];
-    const several = names.length > 0 ? [option(SEVERAL, "Compare several")] : [];
-    this.#expert.replaceChildren(option(ROUTER, "Router chooses"), ...several, ...groupNodes("Always", names));
+    const labels = new Map(this.people.map(({ name, label }) => [name, label]));
+    const several = labels.size > 0 ? [option(SEVERAL, "Compare several")] : [];
+    this.#expert.replaceChildren(option(ROUTER, "Router chooses"), ...several, ...groupNodes("Always", labels));
     select(this.#expert, this.#preferences.expert, ROUTER);
-    const ticks = [ROUTER, ...names].map((name) => this.#tick(name));
+    const ticks = [[ROUTER, "router’s choice"], ...labels].map(([name, label]) => this.#tick(name, label));
     this.#compared.replaceChildren(element("legend", {}, "Compare"), ...ticks);
   }
 
-  #tick(name) {
+  #tick(name, label) {
     const checked = this.#preferences.compared.includes(name);
     const box = element("input", { type: "checkbox", value: name, checked });
-    return element("label", {}, box, name || "router’s choice");
+    return element("label", {}, box, label);
   }
 
   #read() {
@@ -87,9 +97,11 @@ export class Pickers {
 
 const option = (value, label) => element("option", { value }, label);
 
-/** The names under a heading; nothing where there are none. */
-const groupNodes = (label, names) =>
-  names.length === 0 ? [] : [element("optgroup", { label }, ...names.map((name) => option(name, name)))];
+const named = (names) => new Map(names.map((name) => [name, name]));
+
+/** Labels by their values, under a heading; nothing where there are none. */
+const groupNodes = (label, labels) =>
+  labels.size === 0 ? [] : [element("optgroup", { label }, ...[...labels].map((entry) => option(...entry)))];
 
 function select(node, wanted, otherwise) {
   node.value = wanted;

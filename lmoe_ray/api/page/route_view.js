@@ -7,7 +7,7 @@ import { plainText } from "./markdown_inline.js";
 const NUM_NAMED = 3;
 
 const percent = (share) => `${Math.round(share * 100)} %`;
-const labelOf = (expert) => expert ?? "base";
+const labelOf = (expert) => expert ?? "the base model";
 
 /**
  * @param {Object} route a decision of `/v1/route`

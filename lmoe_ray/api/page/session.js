@@ -1,6 +1,7 @@
 // The chat that is open and what runs in it: asks, stops, asks again, and keeps what was said.
 
-import { fillAnswer } from "./answer.js";
+import { fillAnswers } from "./answer.js";
+import { requestsFor, whoAnswers } from "./asking.js";
 import { isRunning, messagesFor, newAnswer, newChat, newTurn, titleOf } from "./chat.js";
 import { hasChat, saveChat } from "./chat_store.js";
 import { routeOf } from "./server.js";
@@ -31,7 +32,7 @@ export class Session {
   }
 
   /**
-   * Put a question to everybody in `asked`, in place of the last turn if `replaced` is given.
+   * Put a question to everybody in `asked`, as newAnswer takes them; in place of the last turn if `replaced` is given.
    * `request`: `model`, `system` and `fields` of the body.
    */
   async ask(question, asked, request, replaced = null) {
@@ -42,17 +43,16 @@ export class Session {
     if (chat.turns.length === 1) chat.title = titleOf(question);
     this.#keep(chat);
     this.#view.chatChanged(chat);
-    const answers = turn.answers.map((answer) => this.#fill(chat, turn, answer, request));
-    await Promise.all([...answers, this.#findRoute(chat, turn, request)]);
+    await Promise.all([this.#fillAll(chat, turn, turn.answers, request), this.#findRoute(chat, turn, request)]);
   }
 
-  /** Ask for one answer of the last turn anew. */
-  async retry(turn, answer, request) {
-    const fresh = newAnswer(answer.asked);
-    turn.answers[turn.answers.indexOf(answer)] = fresh;
+  /** Ask for these answers of the last turn anew. */
+  async retry(turn, answers, request) {
+    const fresh = answers.map(newAnswer);
+    answers.forEach((answer, at) => (turn.answers[turn.answers.indexOf(answer)] = fresh[at]));
     this.#view.chatChanged(this.chat);
     const route = turn.route ?? this.#findRoute(this.chat, turn, request);
-    await Promise.all([this.#fill(this.chat, turn, fresh, request), route]);
+    await Promise.all([this.#fillAll(this.chat, turn, fresh, request), route]);
   }
 
   choose(turn, answer) {
@@ -64,14 +64,20 @@ export class Session {
     for (const controller of this.#running) controller.abort();
   }
 
-  async #fill(chat, turn, answer, { model, system, fields }) {
-    const expert = answer.asked === "" ? {} : { expert: answer.asked };
-    const body = { model, messages: messagesFor(chat, turn, system), ...expert, ...fields };
+  #fillAll(chat, turn, answers, request) {
+    return Promise.all(requestsFor(answers).map((together) => this.#fill(chat, turn, together, request)));
+  }
+
+  async #fill(chat, turn, answers, { model, system, fields }) {
+    const body = { model, messages: messagesFor(chat, turn, system), ...whoAnswers(answers), ...fields };
     const controller = new AbortController();
+    const onChange = (answer) => {
+      this.#view.answerChanged(turn, answer);
+      if (!isRunning(answer)) this.#keep(chat);
+    };
     this.#mark(controller, true);
-    await fillAnswer(answer, body, controller.signal, () => this.#view.answerChanged(turn, answer));
+    await fillAnswers(answers, body, controller.signal, onChange);
     this.#mark(controller, false);
-    this.#keep(chat);
   }
 
   /** What the router thinks, also of a question that was put to somebody: one request for all answers. */

@@ -1,19 +1,23 @@
 // One turn on the page: the question, the picture of its route, and its answers side by side.
 
 import { AnswerView } from "./answer_view.js";
+import { isRunning } from "./chat.js";
 import { button, element } from "./element.js";
 import { plainText } from "./markdown_inline.js";
+import { problemNode } from "./problem_view.js";
 import { routeNode } from "./route_view.js";
 
 /**
  * Shows `turn` and follows it.
- * `actions`: `retry(turn, answer)`, `edit(turn)`, `choose(turn, answer)`, `askKey()`, and to remember whether
+ * `actions`: `retry(turn, answers)`, `edit(turn)`, `choose(turn, answer)`, `askKey()`, and to remember whether
  * the picture of the route is open: `isRouteOpen()`, `setRouteOpen(isOpen)`.
  */
 export class TurnView {
   #turn;
   #actions;
   #route = element("div");
+  #problems = element("div");
+  #numTold = 0;
   #views = new Map();
 
   constructor(turn, number, actions) {
@@ -22,14 +26,17 @@ export class TurnView {
     const answers = element("div", { class: turn.answers.length > 1 ? "answers several" : "answers" });
     for (const answer of turn.answers) answers.append(this.#viewOf(answer).node);
     const label = `Question ${number}`;
-    this.node = element("section", { class: "turn", "aria-label": label }, this.#question(), this.#route, answers);
+    const parts = [this.#question(), this.#route, this.#problems, answers];
+    this.node = element("section", { class: "turn", "aria-label": label }, ...parts);
     this.drawRoute();
+    this.#drawProblems();
     this.drawChoice();
   }
 
   /** Draw what changed in `answer`. */
   update(answer) {
     this.#views.get(answer).update();
+    if (!isRunning(answer)) this.#drawProblems();
     this.drawChoice();
   }
 
@@ -50,11 +57,25 @@ export class TurnView {
     this.node.classList.toggle("last", isLast);
   }
 
+  /** What stopped several answers is told once, above them, and they are tried again together. */
+  #drawProblems() {
+    const shared = failuresOf(this.#turn).filter((answers) => answers.length > 1);
+    if (shared.flat().length === this.#numTold) return; // drawn anew, a button would wait from the start
+    this.#numTold = shared.flat().length;
+    for (const [answer, view] of this.#views) view.leaveProblem(shared.some((answers) => answers.includes(answer)));
+    this.#problems.replaceChildren(...shared.map((answers) => this.#problemOf(answers)));
+  }
+
+  #problemOf(answers) {
+    const { retry, askKey } = this.#actions;
+    return problemNode(answers[0].error, { retry: () => retry(this.#turn, answers), askKey });
+  }
+
   #viewOf(answer) {
     const { retry, choose, askKey } = this.#actions;
     const isChoice = this.#turn.answers.length > 1;
     const actions = {
-      retry: () => retry(this.#turn, answer),
+      retry: () => retry(this.#turn, [answer]),
       choose: isChoice ? () => choose(this.#turn, answer) : null,
       askKey,
     };
@@ -70,6 +91,16 @@ export class TurnView {
     const text = element("p", { dir: "auto" }, plainText(this.#turn.question));
     return element("div", { class: "question" }, heading, text, change);
   }
+}
+
+/** The answers that failed, those for the same reason together. */
+function failuresOf({ answers }) {
+  const byMessage = new Map();
+  for (const answer of answers.filter(({ state }) => state === "failed")) {
+    const { message } = answer.error;
+    byMessage.set(message, [...(byMessage.get(message) ?? []), answer]);
+  }
+  return [...byMessage.values()];
 }
 
 const routeProblemNode = (problem) =>
