@@ -53,9 +53,13 @@ from typing import ClassVar
 
 def one_line(text: object, limit: int = 400) -> str:
     """Printable ASCII on one line, cut after ``limit`` characters: fit for a header or a status line."""
-    flat = " ".join(str(text).split()).encode("ascii", "backslashreplace").decode()
+    whole = str(text)
+    # What a client sent may be megabytes, and only the beginning of it is shown.
+    begin = whole[: 10 * limit]
+    flat = " ".join(begin.split()).encode("ascii", "backslashreplace").decode()
     flat = "".join(c for c in flat if c.isprintable())
-    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+    is_cut = len(flat) > limit or len(begin) < len(whole)
+    return flat[: limit - 3] + "..." if is_cut else flat
 
 
 class LMoEError(Exception):

@@ -167,3 +167,9 @@ def test_a_route_without_the_prefix_twice_has_no_hint() -> None:
 def test_one_line_is_fit_for_a_header(text: object, expected: str) -> None:
     assert one_line(text, 10 if "x" in str(text) else 400) == expected
     json.dumps(one_line(text)).encode("ascii")
+
+
+def test_of_a_long_text_only_the_beginning_is_looked_at() -> None:
+    text = "a\n" * 10 + " " * 10_000_000 + "the end"
+
+    assert one_line(text, 40) == "a a a a a a a a a a..."

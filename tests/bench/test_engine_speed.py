@@ -14,6 +14,8 @@ from lmoe_ray.bench.speed_cells import Cell, CellResult, Workload, choose_cells
 from lmoe_ray.bench.speed_engines import ENGINES, EngineKind, PeerPlaces, choose_engines, quick_engines
 from lmoe_ray.errors import SettingsError
 
+pytestmark = pytest.mark.slow
+
 SCRIPTED = str(Path(__file__).with_name("scripted_peer.py"))
 WORK = Workload(choose_cells("1,2", "base,one"), prompt_tokens=4, new_tokens=11, rounds=3)
 

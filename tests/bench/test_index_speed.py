@@ -7,29 +7,32 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lmoe_ray.bench import index_speed
 from lmoe_ray.bench.index_speed import CELLS, FLAT, make_clumps, print_table, recalls_of, run, sizes_up_to
 from tests.routing.experts import index_of, unit
 
 REAL = unit(np.random.default_rng(5).normal(size=(300, 16))).astype(np.float32)
 
 
-def test_both_kinds_of_index_are_measured_at_every_size() -> None:
+def test_both_kinds_of_index_are_measured_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_speed, "SMALLEST", 1000)
+    monkeypatch.setattr(index_speed, "_CACHES_BYTES", 2**16)
     seen: list[str] = []
 
-    costs = run(REAL, 20_000, 3, 10, lambda what, done, total: seen.append(what))
+    costs = run(REAL, 2000, 3, 10, lambda what, done, total: seen.append(what))
 
     assert [(cost.samples, cost.kind) for cost in costs] == [
-        (10_000, FLAT),
-        (10_000, CELLS),
-        (20_000, FLAT),
-        (20_000, CELLS),
+        (1000, FLAT),
+        (1000, CELLS),
+        (2000, FLAT),
+        (2000, CELLS),
     ]
     assert all(0 < cost.p50_ms <= cost.p95_ms and cost.cold_ms > 0 for cost in costs)
     assert [cost.recall for cost in costs if cost.kind == FLAT] == [1.0, 1.0]
     assert all(0.5 < cost.recall <= 1.0 for cost in costs)
-    assert seen[-1] == "20,000 samples, cells"
+    assert seen[-1] == "2,000 samples, cells"
     row = json.loads(json.dumps(costs[0].as_dict()))
-    assert (row["name"], row["samples"], row["experts"], row["kind"]) == ("index", 10_000, 3, FLAT)
+    assert (row["name"], row["samples"], row["experts"], row["kind"]) == ("index", 1000, 3, FLAT)
     shown = io.StringIO()
     print_table(costs, Console(file=shown, width=200))
     assert shown.getvalue().count(CELLS) == 2

@@ -16,6 +16,8 @@ from lmoe_ray.bench.peers import peer_protocol
 from lmoe_ray.bench.peers.peer_protocol import Arrivals, Run, Start, groups
 from lmoe_ray.errors import PeerFailed
 
+pytestmark = pytest.mark.slow
+
 SCRIPTED = Path(__file__).with_name("scripted_peer.py")
 START = Start("model", ["a", "b"], threads=1, dtype="float32", max_seqs=4, max_len=16)
 RUN = Run([[1, 2], [3, 4]], [None, 0], new_tokens=3)

@@ -12,6 +12,8 @@ from lmoe_ray.bench.routing_quality import NUM_BINS, outcomes_of
 from lmoe_ray.bench.routing_report import RoutingReport
 from tests.bench.test_routing_columns import abstained, chosen, prompt, report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def measured() -> RoutingReport:

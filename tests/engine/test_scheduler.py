@@ -746,6 +746,7 @@ class Loop:
         self.alive = [sequence for sequence in self.alive if not sequence.is_finished]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 1_000_000), st.booleans())
 def test_whatever_happens_every_answer_is_as_if_computed_alone_and_all_is_given_back(
