@@ -18,6 +18,7 @@ def encode_decision(decision: RoutingDecision) -> dict[str, Any]:
         "margin": decision.margin,
         "familiarity": decision.familiarity,
         "evidence": dict(decision.evidence),
+        "stays": decision.stays,
         "reason": decision.reason,
         "candidates": [
             {"expert": c.expert, "score": c.score, "opinions": dict(c.opinions)} for c in decision.candidates
@@ -39,6 +40,7 @@ def decode_decision(data: Mapping[str, Any]) -> RoutingDecision:
         threshold=data["threshold"],
         familiarity=data["familiarity"],
         evidence=data["evidence"],
+        stays=data["stays"],
         reason=data["reason"],
         duration_s=data["duration"],
     )

@@ -101,6 +101,10 @@ class DecisionReply(RoutingReply):
     evidence: Annotated[
         dict[str, float], Field(description="share of each kind of evidence in the scores, by its name")
     ]
+    stays: Annotated[
+        Annotated[float, _PROBABILITY] | None,
+        Field(description="probability that the last message goes on with the conversation; null if there is none"),
+    ]
     reason: str
     candidates: Annotated[list[CandidateReply], Field(description="best first; empty for an explicit choice")]
     neighbours: Annotated[list[NeighbourReply], Field(description="nearest routing samples, nearest first")]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lmoe_ray.demo.task_head_build import build_task_head, read_task_prompts
+from lmoe_ray.demo.turn_head_build import build_turn_head
 from lmoe_ray.domain.package import LMoEPackage, Manifest
 from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.pretrained.model_source import resolve
@@ -120,6 +121,7 @@ def ship_router(
     embedder = Embedder(folder, max_tokens=router.max_tokens)
     build_task_head(prompts, embedder)
     load_task_head.cache_clear()
+    build_turn_head(embedder)
     features_version.cache_clear()
     fitted = build_fitted(choose_samples(package.experts, router.max_samples, router.seed), embedder)
     if strangers:

@@ -53,6 +53,8 @@ class RoutingDecision:
         familiarity: how usual such a request is beside the routing samples, 0 to 1: what is unheard of is left to
             the fallback, however sure the router is; 1 unless a similarity router looked.
         evidence: share of each kind of evidence in the scores, by name, sum 1; empty where there is one kind only.
+        stays: probability that the last message of a conversation goes on with it, which says how much the earlier ones
+            count; ``None`` with a single message, and where no similarity router looked.
         reason: one sentence for people.
         duration_s: time the decision took, monotonic clock.
     """
@@ -66,6 +68,7 @@ class RoutingDecision:
     threshold: float = 0.0
     familiarity: float = 1.0
     evidence: Mapping[str, float] = field(default_factory=dict)
+    stays: float | None = None
     reason: str = ""
     duration_s: float = 0.0
 

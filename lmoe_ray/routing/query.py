@@ -1,10 +1,11 @@
 """Which texts of a request the router reads: its system text with the user's last message, and with all of them.
 
 Neither is enough. The last message alone may be "and for the second one?"; all messages together still point
-to the old expert after a change of topic. So a conversation is looked at both ways, and both have the same
-say. The assistant's words are left out, for they say more about the expert that spoke than about the one now
-wanted, and so is the system text most clients send by default, which says nothing. Routing samples
-are cleaned in the same spirit, so that queries and samples are the same kind of text.
+to the old expert after a change of topic. So a conversation is looked at both ways, and how much either says
+depends on whether the last message goes on or turns, see :mod:`lmoe_ray.routing.turn_head`. The assistant's words are
+left out, for they say more about the expert that spoke than about the one now wanted, and so is the system text
+most clients send by default, which says nothing. Routing samples are cleaned in the same spirit, so that queries and
+samples are the same kind of text.
 """
 
 from __future__ import annotations
@@ -50,22 +51,40 @@ _EMPTY_WORDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A user's last message, and the earlier ones in order, at least one."""
+
+    message: str
+    earlier: tuple[str, ...]
+
+    @property
+    def whole(self) -> str:
+        """All of them, the last one first, so that it survives where the rest is cut off."""
+        return "\n".join([self.message, *self.earlier])
+
+    def texts(self, max_chars: int) -> tuple[str, str, str]:
+        """The message, what was said before as it was read then, and all of it."""
+        before = "\n".join([self.earlier[-1], *self.earlier[:-1]])
+        return self.message[:max_chars], before[:max_chars], self.whole[:max_chars]
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """The texts of a request that speak for an expert; each may be empty.
 
     Attributes:
         system: what tells one task from another in the leading system turns.
-        message: the user's last message.
-        conversation: the user's last message and then all earlier ones; empty with a single message.
+        message: the user's last message, with those before it as long as all are short.
+        turn: the user's messages one by one; ``None`` with a single message.
     """
 
     system: str
     message: str
-    conversation: str = ""
+    turn: Turn | None = None
 
     def views(self, max_chars: int) -> tuple[str, ...]:
         """The one or two texts to be scored, none if there is nothing to read."""
-        whole = Query(self.system, self.conversation) if self.conversation else self
+        whole = Query(self.system, self.turn.whole) if self.turn else self
         views = (self.within(max_chars), whole.within(max_chars))
         return tuple(dict.fromkeys(view for view in views if view))
 
@@ -93,7 +112,7 @@ def read_query(request: GenerateRequest) -> Query:
         return Query("", sample_text(request.prompt))
     num_leading = next((i for i, m in enumerate(request.messages) if m.role != "system"), len(request.messages))
     system = "\n".join(_informative(m.content) for m in request.messages[:num_leading])
-    return Query(system.strip(), _last_words(request.messages), _all_words(request.messages))
+    return Query(system.strip(), _last_words(request.messages), _turn(request.messages))
 
 
 def sample_text(sample: str) -> str:
@@ -114,10 +133,9 @@ def _last_words(messages: Sequence[Message]) -> str:
     return "\n".join(reversed(taken))
 
 
-def _all_words(messages: Sequence[Message]) -> str:
-    """The last user message first, so that it survives where the rest is cut off."""
+def _turn(messages: Sequence[Message]) -> Turn | None:
     texts = [text for m in messages if m.role == "user" and (text := m.content.strip())]
-    return "\n".join([texts[-1], *texts[:-1]]) if len(texts) > 1 else ""
+    return Turn(texts[-1], tuple(texts[:-1])) if len(texts) > 1 else None
 
 
 def _is_short(text: str) -> bool:

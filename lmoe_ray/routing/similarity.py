@@ -22,6 +22,7 @@ from lmoe_ray.routing.router import RoutedModel, abstain, fall_back
 from lmoe_ray.routing.sample_set import choose_samples
 from lmoe_ray.routing.standing import Standing, Verdict
 from lmoe_ray.routing.threshold import Threshold
+from lmoe_ray.routing.turn_head import TurnVectors, load_turn_head
 from lmoe_ray.settings import RouterSettings
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class SimilarityRouter:
         self._embedder, self._settings = embedder, settings
         self._cache_dir, self._shipped_dir = cache_dir, shipped_dir
         self._threshold = Threshold(settings)
+        self._turn_head = load_turn_head(embedder.space)
         self._model, self._standing = model, self._stand(model, progress)
         if self._standing is None:
             logger.warning("no expert has routing samples: every request goes to the fallback model=%s", model.name)
@@ -81,7 +83,11 @@ class SimilarityRouter:
         return vector
 
     async def route(self, request: GenerateRequest) -> RoutingDecision:
-        """Costs an embedding, two in a conversation, and a search, below 1 ms for 10,000 samples."""
+        """Costs an embedding and a search, below 1 ms for 10,000 samples.
+
+        In a conversation it is two of each, and one or two embeddings more if another replica routed what was said
+        before, or if there is a system text.
+        """
         standing, model = self._standing, self._model.as_seen_by(request)
         if standing is None or not standing.knows_any(model.expert_names):
             return fall_back(model, "no expert has routing samples")
@@ -89,12 +95,17 @@ class SimilarityRouter:
         query = read_query(request)
         if not request.routing.is_sticky:
             query = query.without_conversation()
-        texts = query.views(self._embedder.max_tokens * CHARS_PER_TOKEN)
+        max_chars = self._embedder.max_tokens * CHARS_PER_TOKEN
+        texts = query.views(max_chars)
         if not texts:
             return fall_back(model, "the request has no text to route by")
-        vectors = await asyncio.gather(*map(self._embedder.embed_one, texts))
-        looks = [standing.look(text, vector) for text, vector in zip(texts, vectors, strict=True)]
-        verdict = standing.verdict(looks, model.expert_names)
+        turn_texts = query.turn.texts(max_chars) if query.turn and self._turn_head else ()
+        vectors = await self._embed([*texts, *turn_texts])
+        looks = [standing.look(text, vectors[text]) for text in texts]
+        stays = None
+        if query.turn and self._turn_head:
+            stays = self._turn_head.stays(query.turn, TurnVectors(*(vectors[text] for text in turn_texts)))
+        verdict = standing.verdict(looks, model.expert_names, stays)
         neighbours = standing.neighbours(looks[0], model.expert_names)
         return self._decide(model, verdict, neighbours, threshold)
 
@@ -112,6 +123,11 @@ class SimilarityRouter:
             standing = await asyncio.to_thread(Standing, fitted, self._settings, self._embedder)
             self._threshold.follow(fitted)
             self._model, self._standing = model, standing
+
+    async def _embed(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """Unit vectors ``[dim]``, of each text once and of all together."""
+        once = list(dict.fromkeys(texts))
+        return dict(zip(once, await asyncio.gather(*map(self._embedder.embed_one, once)), strict=True))
 
     def _stand(self, model: RoutedModel, progress: Progress | None) -> Standing | None:
         samples = choose_samples(model.experts, self._settings.max_samples, self._settings.seed)
@@ -133,6 +149,7 @@ class SimilarityRouter:
             threshold=threshold,
             familiarity=verdict.familiarity,
             evidence=verdict.evidence,
+            stays=verdict.stays,
             reason=_reason(verdict, neighbours),
         )
         if verdict.familiarity < self._settings.min_familiarity:
@@ -149,4 +166,7 @@ def _reason(verdict: Verdict, neighbours: Sequence[Neighbour]) -> str:
     first, *others = verdict.candidates
     if not others:
         return f"{first.expert} is the only expert, familiarity {verdict.familiarity:.2f}; {nearest}"
-    return f"{first.expert} has {first.score:.2f} against {others[0].score:.2f} for {others[0].expert}; {nearest}"
+    said = f"{first.expert} has {first.score:.2f} against {others[0].score:.2f} for {others[0].expert}; {nearest}"
+    if verdict.stays is None:
+        return said
+    return f"{said}; the message {'goes on with' if verdict.stays > 0.5 else 'turns from'} what was said before"

@@ -58,6 +58,7 @@ class Verdict:
         familiarity: of the most familiar of the texts.
         is_readable: whether the embedder knows the words of one of them.
         evidence: share of each kind of evidence.
+        stays: how much the last text counted, 0 to 1; ``None`` where both counted alike, or there was one.
     """
 
     candidates: tuple[Candidate, ...]
@@ -65,6 +66,7 @@ class Verdict:
     familiarity: float
     is_readable: bool
     evidence: Mapping[str, float]
+    stays: float | None = None
 
 
 class Standing:
@@ -82,6 +84,7 @@ class Standing:
         self._scorer = make_scorer(settings.scoring, index, settings.k, fitted.heads, load_task_head(encoder.space))
         # Calibrated is the fused rule; what the others say is no probability of being right.
         self._calibration = fitted.calibration if settings.scoring == "fused" else None
+        self._slope = 1.0 if self._calibration is None else self._calibration.slope
         self._is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1
         self._encoder = encoder
         self._show_samples = settings.show_samples
@@ -103,20 +106,32 @@ class Standing:
             self._looks.popitem(last=False)
         return look
 
-    def verdict(self, looks: Sequence[Look], experts: Sequence[str]) -> Verdict:
-        """Of all texts together, among ``experts``: a geometric mean, in which each text has the same say."""
+    def verdict(self, looks: Sequence[Look], experts: Sequence[str], stays: float | None = None) -> Verdict:
+        """Of one text, or of a last message and of the whole conversation, among ``experts``.
+
+        ``stays`` is the probability that the message goes on with the conversation. The verdict is then the mixture of
+        both possibilities: the whole counts where it does, and the message alone where it does not. If nobody knows,
+        both have the same say, in a geometric mean.
+        """
+        stays = stays if len(looks) == 2 else None
         is_asked = np.isin(self._index.experts, experts)
         # Never all impossible: one of these experts has samples, and a softmax leaves none of those without a share.
-        log_probabilities = np.where(is_asked, np.mean([look.log_probabilities for look in looks], axis=0), -np.inf)
+        seen = [np.where(is_asked, look.log_probabilities, -np.inf) for look in looks]
+        log_probabilities = _together(seen, stays, self._slope)
         familiarity = max(look.familiarity for look in looks)
-        candidates = self._candidates(log_probabilities, _mean_opinions(looks, is_asked), experts)
+        candidates = self._candidates(log_probabilities, _opinions(looks, stays, is_asked), experts)
         confidence = candidates[0].score
         if self._is_alone:
             confidence = familiarity
         elif self._calibration is not None:
             confidence = self._calibration.confidence(float(lead_of(log_probabilities)))
         return Verdict(
-            candidates, confidence, familiarity, any(look.is_readable for look in looks), _shares(looks[0].opinions)
+            candidates,
+            confidence,
+            familiarity,
+            any(look.is_readable for look in looks),
+            _shares(looks[0].opinions),
+            stays,
         )
 
     def neighbours(self, look: Look, experts: Sequence[str]) -> tuple[Neighbour, ...]:
@@ -144,8 +159,7 @@ class Standing:
     def _candidates(
         self, log_probabilities: Floats, opinions: Mapping[str, Floats], experts: Sequence[str]
     ) -> tuple[Candidate, ...]:
-        slope = 1.0 if self._calibration is None else self._calibration.slope
-        scores = softmax(slope * log_probabilities)
+        scores = softmax(self._slope * log_probabilities)
         candidates = [
             Candidate(name, float(scores[i]), {kind: float(says[i]) for kind, says in opinions.items()})
             for i, name in enumerate(self._index.experts)
@@ -158,15 +172,25 @@ class Standing:
         return Neighbour(self._index.experts[self._index.labels[row]], cosine, text)
 
 
-def _mean_opinions(looks: Sequence[Look], is_asked: NDArray[np.bool_]) -> dict[str, Floats]:
+def _opinions(looks: Sequence[Look], stays: float | None, is_asked: NDArray[np.bool_]) -> dict[str, Floats]:
     """Probabilities by the kind of evidence; none where there is one kind only, for it says what the scores say."""
     kinds = looks[0].opinions
     if len(kinds) < 2:
         return {}
-    return {
-        kind: softmax(np.where(is_asked, np.mean([look.opinions[kind] for look in looks], axis=0), -np.inf))
-        for kind in kinds
-    }
+    seen = {kind: [np.where(is_asked, look.opinions[kind], -np.inf) for look in looks] for kind in kinds}
+    return {kind: softmax(_together(logarithms, stays)) for kind, logarithms in seen.items()}
+
+
+def _together(seen: Sequence[Floats], stays: float | None, slope: float = 1.0) -> Floats:
+    """Logarithms ``[num_experts]`` of a message and of its conversation to those of both.
+
+    They become probabilities when multiplied by ``slope``, and these are mixed.
+    """
+    if stays is None:
+        return np.asarray(np.mean(seen, axis=0))
+    message, whole = (softmax(slope * logarithms) for logarithms in seen)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log((1 - stays) * message + stays * whole) / slope)
 
 
 def _shares(opinions: Mapping[str, Floats]) -> dict[str, float]:

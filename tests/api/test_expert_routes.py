@@ -54,6 +54,7 @@ async def test_route_explains_the_decision_and_generates_nothing(serve: Any, bod
         "margin": 0.5,
         "familiarity": 1.0,
         "evidence": {},
+        "stays": None,
         "reason": "its samples are nearest",
         "candidates": [
             {"expert": "code", "score": 0.75, "opinions": {}},

@@ -141,6 +141,7 @@ def test_a_decision_survives_the_wire() -> None:
         threshold=0.5,
         familiarity=0.875,
         evidence={"samples": 0.25, "words": 0.75},
+        stays=0.75,
         reason="nearest",
         duration_s=0.125,
     )

@@ -40,8 +40,8 @@ def as_request(row: dict[str, Any]) -> GenerateRequest:
 @pytest.mark.parametrize(
     ("kind", "floor"),
     [
-        pytest.param("stay", 0.88, id="the topic stays"),
-        pytest.param("turn", 0.81, id="the topic turns"),
+        pytest.param("stay", 0.9, id="the topic stays"),
+        pytest.param("turn", 0.86, id="the topic turns"),
         pytest.param("tools", 1.0, id="tools are declared"),
     ],
 )

@@ -136,6 +136,27 @@ def test_a_conversation_is_seen_twice_and_the_last_message_comes_first() -> None
     )
 
 
+def test_a_turn_is_the_last_message_what_was_said_before_and_all_of_it() -> None:
+    turns = ("a poem about rain", ("assistant", "Rain!"), " darker ", "  ", ("assistant", "RAIN!"), "and in French?")
+    query = read_query(ask(("system", "Speak French."), *turns))
+
+    assert query.turn is not None
+    assert query.turn.message == "and in French?"
+    assert query.turn.earlier == ("a poem about rain", "darker")
+    assert query.turn.texts(30) == (
+        "and in French?",
+        "darker\na poem about rain",
+        "and in French?\na poem about ra",
+    )
+    before = read_query(ask("a poem about rain", ("assistant", "Rain!"), "darker"))
+    assert before.turn is not None
+    assert before.turn.whole == query.turn.texts(30)[1]
+
+
+def test_a_single_message_is_no_turn() -> None:
+    assert read_query(ask("a poem about rain", ("user", " "))).turn is None
+
+
 def test_a_single_message_is_seen_once_and_nothing_not_at_all() -> None:
     assert read_query(ask("a poem about rain")).views(1000) == ("a poem about rain",)
     assert read_query(ask(("assistant", "Hello!"))).views(1000) == ()

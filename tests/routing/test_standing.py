@@ -1,4 +1,4 @@
-"""What the evidence says of a text is looked up once, and what several texts say together is a geometric mean."""
+"""What the evidence says of a text is looked up once, and a message is weighed against its conversation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import gc
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lmoe_ray.routing import standing as module
 from lmoe_ray.routing.calibration import lead_of
 from lmoe_ray.routing.expert_index import build_index
 from lmoe_ray.routing.fitted_index import FittedIndex, fit_index
 from lmoe_ray.routing.sample_set import choose_samples
-from lmoe_ray.routing.standing import Look, Standing
+from lmoe_ray.routing.standing import Look, Standing, Verdict
 from lmoe_ray.settings import RouterSettings
 from tests.fakes import HashingEncoder
 from tests.routing.experts import expert, poems, programs
@@ -98,7 +99,52 @@ def test_two_standings_share_no_looks(fitted: FittedIndex) -> None:
     assert len(encoder.looked_up) == 2
 
 
-def test_each_text_of_a_conversation_has_the_same_say(fitted: FittedIndex) -> None:
+@pytest.mark.parametrize("scoring", ["fused", "density"])
+@pytest.mark.parametrize("stays", [0.0, 0.3, 1.0])
+def test_a_message_counts_as_much_as_it_turns_and_the_conversation_as_much_as_it_stays(
+    fitted: FittedIndex, scoring: str, stays: float
+) -> None:
+    standing = standing_of(fitted, scoring=scoring)
+    message, whole = (look(standing, text) for text in ("fix a loop in rust", "ballad about late snow"))
+
+    both = standing.verdict([message, whole], ALL, stays)
+
+    def scores(verdict: Verdict) -> NDArray[np.float64]:
+        return np.array([candidate.score for candidate in sorted(verdict.candidates, key=lambda c: c.expert)])
+
+    alone, together = (scores(standing.verdict([seen], ALL)) for seen in (message, whole))
+    assert scores(both) == pytest.approx((1 - stays) * alone + stays * together, abs=1e-6)
+    assert both.stays == stays
+
+
+def test_a_mixture_is_made_among_the_experts_that_may_answer(fitted: FittedIndex) -> None:
+    standing = standing_of(fitted)
+    looks = [look(standing, text) for text in ("fix a loop in rust", "ballad about late snow")]
+
+    verdict = standing.verdict(looks, ("chores", "poetry"), 0.5)
+
+    assert sum(candidate.score for candidate in verdict.candidates) == pytest.approx(1)
+    assert verdict.candidates[0].expert == "poetry"
+
+
+def test_where_both_possibilities_name_others_nobody_is_sure(fitted: FittedIndex) -> None:
+    standing = standing_of(fitted)
+    looks = [look(standing, text) for text in ("fix a loop in rust", "ballad about late snow")]
+
+    surely, perhaps = (standing.verdict(looks, ALL, stays) for stays in (0.01, 0.5))
+
+    assert surely.candidates[0].expert == "code"
+    assert perhaps.confidence < surely.confidence
+
+
+def test_a_single_text_neither_stays_nor_turns(fitted: FittedIndex) -> None:
+    standing = standing_of(fitted)
+    only = look(standing, "fix a loop in rust")
+
+    assert standing.verdict([only], ALL, 0.9) == standing.verdict([only], ALL)
+
+
+def test_each_text_of_a_conversation_has_the_same_say_if_nobody_knows_whether_it_stays(fitted: FittedIndex) -> None:
     standing = standing_of(fitted)
     looks = [look(standing, text) for text in ("fix a loop in rust", "ballad about late snow")]
 
