@@ -173,9 +173,11 @@ def test_a_process_that_dies_leaves_an_error_and_nothing_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
+    # More than a pipe holds, so that the process is dead before all is sent.
+    samples = many_samples(*(f"{kind} {'so ' * 100}" for kind in ("code", "math", "poetry")))
 
     with pytest.raises((EOFError, OSError)):
-        list(rebuild(many_samples("code", "math", "poetry"), HashingEncoder(), tmp_path, None, None))
+        list(rebuild(samples, HashingEncoder(), tmp_path, None, None))
 
     assert not list(tmp_path.rglob("meta.json"))
 
