@@ -18,6 +18,8 @@ from lmoe_ray.errors import InvalidField, UnsupportedValue, one_line
 
 #: Levels of schemas inside schemas.
 MAX_DEPTH = 40
+#: Schemas in one request: of properties, items and alternatives. Compiling so many takes up to three seconds.
+MAX_SCHEMAS = 10_000
 ANY_OBJECT = '{"type": "object"}'
 
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -70,10 +72,12 @@ class SchemaReader:
 
     Attributes:
         left_out: places of keywords that were left out, in their order.
+        num_left: schemas that the request may still hold.
     """
 
-    def __init__(self, *, is_strict: bool) -> None:
+    def __init__(self, *, is_strict: bool, num_left: int = MAX_SCHEMAS) -> None:
         self.left_out: list[str] = []
+        self.num_left = num_left
         self._is_strict = is_strict
 
     def read(self, schema: Mapping[str, Any], place: str) -> str:
@@ -81,11 +85,15 @@ class SchemaReader:
 
         Raises:
             UnsupportedValue: it is strict and has a keyword or format that cannot be enforced.
-            InvalidField: it is no schema.
+            InvalidField: it is no schema, or one too many.
         """
         return json.dumps(self._schema(schema, place, MAX_DEPTH, closes=not _has_key(schema, "allOf")))
 
     def _schema(self, schema: Any, place: str, depth: int, *, closes: bool) -> Any:
+        self.num_left -= 1
+        if self.num_left < 0:
+            problem = f"there are more than {MAX_SCHEMAS} schemas of properties, items and alternatives; declare fewer"
+            raise InvalidField(one_line(place, 80), problem)
         if isinstance(schema, bool):
             return schema
         if not isinstance(schema, dict):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from lmoe_ray.api.json_schema import ANY_OBJECT, SchemaReader
+from lmoe_ray.api.json_schema import ANY_OBJECT, MAX_SCHEMAS, SchemaReader
 from lmoe_ray.api.lenient_body import Lenient, unsupported, wrong
 from lmoe_ray.domain.tools import Tool, ToolUse
 from lmoe_ray.errors import InvalidField, UnsupportedValue, one_line
@@ -122,23 +122,23 @@ def _chosen(use: ToolUse, choice: Any, param: str) -> ToolUse | None:
 
 def _tools(functions: Sequence[FunctionBody], place: str, left_out: list[str]) -> tuple[Tool, ...]:
     tools: list[Tool] = []
+    num_left = MAX_SCHEMAS
     for at, function in enumerate(functions):
         here = place.format(at)
         if function.name in [tool.name for tool in tools]:
             raise InvalidField(f"{here}.name", f"function {function.name!r} is declared twice")
-        tools.append(Tool(function.name, function.description, _parameters(function, here, left_out)))
+        reader = SchemaReader(is_strict=function.strict, num_left=num_left)
+        tools.append(Tool(function.name, function.description, _parameters(function, reader, f"{here}.parameters")))
+        left_out += reader.left_out
+        num_left = reader.num_left
     return tuple(tools)
 
 
-def _parameters(function: FunctionBody, place: str, left_out: list[str]) -> str:
-    place = f"{place}.parameters"
+def _parameters(function: FunctionBody, reader: SchemaReader, place: str) -> str:
     schema = {"type": "object", **(function.parameters or _NO_PARAMETERS)}
     if schema["type"] != "object":
         raise InvalidField(f"{place}.type", "must be 'object': arguments have names")
-    reader = SchemaReader(is_strict=function.strict)
-    text = reader.read(schema, place)
-    left_out += reader.left_out
-    return text
+    return reader.read(schema, place)
 
 
 def answer_schema(wanted: FormatBody, left_out: list[str]) -> str:

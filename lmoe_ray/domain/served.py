@@ -49,7 +49,7 @@ class ServedModel:
             return name
         if name in (BASE, self.name, *self.aliases):
             return None
-        raise ExpertNotFound(name, (*self.expert_names, BASE))
+        raise ExpertNotFound(name, tuple(dict.fromkeys((*self.expert_names, BASE))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,14 @@ from lmoe_ray.errors import InvalidField, UnsupportedValue, one_line
 
 logger = logging.getLogger(__name__)
 
+_TOO_LARGE = (
+    "too large to be enforced; declare fewer properties, alternatives and values, or spread them over several requests"
+)
+#: What the library says where one of its bounds is reached; it panics where it has none.
+_SAYS_TOO_LARGE = re.compile(r"panic: |schema too large|grammar\) too big")
+#: Advice to whoever calls the library, which is not the client.
+_ADVICE = re.compile(r" Enable '.*")
+
 
 class Grammars:
     """Of one tokenizer. Compiling releases the interpreter's lock, so it may go on in any thread."""
@@ -68,5 +76,8 @@ def constraint_of(matcher: LLMatcher | None) -> Constraint | None:
 
 def _reason(matcher: LLMatcher) -> str:
     """What the library says, without its state and the grammar around the schema, which the caller has not seen."""
-    said = re.split(r"\n<state>|\n\s+\d+ \|", matcher.get_error())[0]
-    return one_line(said.rpartition("failed to compile JSON schema: ")[2], 200)
+    said = re.split(r"\n<(?:state|backtrace)>|\n\s+\d+ \|", matcher.get_error())[0]
+    if _SAYS_TOO_LARGE.search(said):
+        logger.warning("a grammar cannot be compiled: %s", one_line(said))
+        return _TOO_LARGE
+    return one_line(_ADVICE.sub("", said.rpartition("failed to compile JSON schema: ")[2]), 200)

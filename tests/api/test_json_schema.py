@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmoe_ray.api.json_schema import MAX_DEPTH, SchemaReader
+from lmoe_ray.api.json_schema import MAX_DEPTH, MAX_SCHEMAS, SchemaReader
 from lmoe_ray.errors import InvalidField, UnsupportedValue
 
 
@@ -113,3 +113,14 @@ def test_schemas_nested_without_end_are_refused() -> None:
         schema = {"items": schema}
     with pytest.raises(InvalidField, match="nested deeper than 40"):
         read(schema)
+
+
+@pytest.mark.parametrize("kind", ["properties", "anyOf", "prefixItems"])
+def test_a_schema_holds_so_many_others_and_no_more(kind: str) -> None:
+    def holding(number: int) -> Any:
+        return {kind: {str(at): True for at in range(number)} if kind == "properties" else [{}] * number}
+
+    assert read(holding(MAX_SCHEMAS - 1))[1] == []
+    with pytest.raises(InvalidField, match=f"there are more than {MAX_SCHEMAS} schemas of properties, items") as caught:
+        read(holding(MAX_SCHEMAS))
+    assert str(caught.value.param).startswith(f"s.{kind}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lmoe_ray.api.json_schema import MAX_SCHEMAS
 from lmoe_ray.api.openai import Completion, parse_chat
 from lmoe_ray.domain.tools import MAX_CALLS, Tool, ToolUse
 from lmoe_ray.errors import InvalidField, UnsupportedValue
@@ -143,3 +144,15 @@ def test_a_call_of_what_is_not_declared_is_refused_in_either_way(field: str, cho
     with pytest.raises(InvalidField, match="no function is declared") as caught:
         chat(**{field: choice})
     assert caught.value.param == field
+
+
+def test_the_schemas_of_all_functions_are_counted_together() -> None:
+    def functions(num_properties: int) -> list[Any]:
+        parameters = {"properties": {str(at): True for at in range(num_properties)}}
+        return [{"name": f"f{at}", "parameters": parameters} for at in range(2)]
+
+    half = MAX_SCHEMAS // 2
+    assert chat(functions=functions(half - 1)).generate.tools is not None
+    with pytest.raises(InvalidField, match=f"more than {MAX_SCHEMAS} schemas") as caught:
+        chat(functions=functions(half))
+    assert str(caught.value.param).startswith("functions[1].parameters.properties.")

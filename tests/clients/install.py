@@ -19,8 +19,10 @@ from pathlib import Path
 from tests.clients.catalogue import CLIENTS, Client
 
 TIMEOUT_S = 900
-#: No scripts of strangers, and no browser for each test framework.
-NPM = ("npm", "--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps")
+#: No scripts of strangers.
+NPM = ("npm", "--ignore-scripts", "--no-audit", "--no-fund")
+#: Where nothing says what was resolved: no browser for each test framework.
+NPM_INSTALL = (*NPM, "--legacy-peer-deps", "install", "--no-package-lock")
 
 
 def commands(client: Client, folder: Path) -> Iterator[tuple[str, ...]]:
@@ -30,7 +32,7 @@ def commands(client: Client, folder: Path) -> Iterator[tuple[str, ...]]:
         yield ("uv", "pip", "install", "--quiet", "--python", ".venv", *client.requirements)
     elif client.manager == "npm":
         (folder / "package.json").write_text('{"private": true}')
-        yield (*NPM, "install", "--no-save", "--no-package-lock", *client.requirements)
+        yield (*NPM_INSTALL, "--no-save", *client.requirements)
     elif client.manager == "git":
         repository, commit, *packages = client.requirements
         yield ("git", "init", "--quiet")
@@ -39,8 +41,10 @@ def commands(client: Client, folder: Path) -> Iterator[tuple[str, ...]]:
         if packages:
             yield ("uv", "venv", "--quiet", "--clear", "--python", sys.executable, ".venv")
             yield ("uv", "pip", "install", "--quiet", "--python", ".venv", *packages)
+        elif (folder / "package-lock.json").exists():  # what its authors ran, with packages that only peers ask for
+            yield (*NPM, "ci")
         else:
-            yield (*NPM, "install", "--no-package-lock")
+            yield NPM_INSTALL
 
 
 def install(client: Client, folder: Path) -> str:

@@ -54,6 +54,11 @@ def test_an_expert_called_base_comes_before_the_base_model(name: str, expert: st
     assert (address.expert, address.is_base) == (expert, is_base)
 
 
+def test_a_model_with_an_expert_called_base_does_not_list_it_twice() -> None:
+    with pytest.raises(ExpertNotFound, match=r"this model has: base$"):
+        resolve((ODD,), "odd", "law")
+
+
 @pytest.mark.parametrize("model", ["other", "", "other:code", "small:", ":code"])
 def test_an_unknown_name_is_refused_naming_all_known_ones(model: str) -> None:
     with pytest.raises(ModelNotFound, match=r"served: small, small:code, small:math, gpt-4, a:b, large, "):

@@ -135,6 +135,38 @@ def test_a_schema_that_cannot_be_satisfied_or_compiled_is_the_callers_to_change(
         compile_for(tokenizer, request_for(ToolUse((*TOOLS, broken))))
 
 
+def objects_with(num_objects: int, num_properties: int) -> str:
+    """The schema of an object of objects."""
+    inner = {"type": "object", "properties": {f"p{at}": {"type": "string"} for at in range(num_properties)}}
+    inner["additionalProperties"] = False
+    return json.dumps({"type": "object", "properties": {f"o{at}": inner for at in range(num_objects)}})
+
+
+@pytest.mark.parametrize(("num_objects", "num_properties"), [(1500, 10), (20, 2000)])
+def test_a_schema_too_large_to_compile_is_told_so_and_nothing_of_the_compiler(
+    tokenizer: Any, num_objects: int, num_properties: int
+) -> None:
+    schema = objects_with(num_objects, num_properties)
+    said = "too large to be enforced; declare fewer properties, alternatives and values, or spread them"
+    with pytest.raises(InvalidField, match=f"^response_format: {said} over several requests$"):
+        compile_for(tokenizer, request_for(json_schema=schema))
+    with pytest.raises(InvalidField, match=f"^tools: parameters of function 'f': {said} over several requests$"):
+        compile_for(tokenizer, request_for(ToolUse((Tool("g"), Tool("f", "", schema)))))
+
+
+def test_functions_that_are_too_large_together_are_told_so(tokenizer: Any) -> None:
+    tools = tuple(Tool(f"f{at}", "", objects_with(500, 10)) for at in range(3))
+    compile_for(tokenizer, request_for(ToolUse(tools[:1])))
+    with pytest.raises(InvalidField, match=r"^tools: too large to be enforced; declare fewer"):
+        compile_for(tokenizer, request_for(ToolUse(tools)))
+
+
+def test_advice_for_the_server_is_not_given_to_the_client(tokenizer: Any) -> None:
+    schema = {"oneOf": [{"type": "object", "properties": {name: {}}} for name in "ab"]}
+    with pytest.raises(InvalidField, match=r"^response_format: oneOf constraints are not supported\.$"):
+        compile_for(tokenizer, request_for(json_schema=json.dumps(schema)))
+
+
 def test_an_unknown_kind_of_tokenizer_is_told_when_a_constraint_is_asked_for(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

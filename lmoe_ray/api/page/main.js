@@ -119,7 +119,8 @@ function answerChanged(turn, answer) {
 /** A new key is tried at once on what it was missing for. */
 async function keyEntered() {
   await connect();
-  if (refused !== null && session.chat.turns.at(-1) === refused) retry(refused, refused.answers.filter(lacksKey));
+  const waiting = session.chat.turns.at(-1) === refused ? refused.answers.filter(lacksKey) : [];
+  if (waiting.length > 0) retry(refused, waiting);
   refused = null;
 }
 
