@@ -103,7 +103,7 @@ class DecisionReply(RoutingReply):
     ]
     stays: Annotated[
         Annotated[float, _PROBABILITY] | None,
-        Field(description="probability that the last message goes on with the conversation; null if there is none"),
+        Field(description="probability that the last message goes on with the conversation; null if unknown"),
     ]
     reason: str
     candidates: Annotated[list[CandidateReply], Field(description="best first; empty for an explicit choice")]

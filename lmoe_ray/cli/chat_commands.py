@@ -18,6 +18,9 @@ from lmoe_ray.errors import ConversationUnusable, LMoEError
 
 Action = Callable[[ChatSession, str], Awaitable[None]]
 
+# Of the number of an answer.
+_MAX_DIGITS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -71,7 +74,9 @@ async def _experts(session: ChatSession) -> dict[str, str]:
     listed = await session.client.experts()
     own = [expert for expert in listed if expert["model"] == session.model]
     experts = {expert["name"]: expert["description"] for expert in own or listed}
-    return {**experts, BASE: experts.get(BASE, "the base model itself, without an expert")}
+    # An expert may be called so; then the model's own name is left.
+    itself = session.model if BASE in experts else BASE
+    return {**experts, itself: "the base model itself, without an expert"}
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -106,7 +111,7 @@ async def _compare(session: ChatSession, rest: str) -> None:
 
 
 async def _choose(session: ChatSession, number: str) -> None:
-    if not number.isdecimal():
+    if not number.isdecimal() or len(number) > _MAX_DIGITS:
         return session.complain("which answer? /choose NUMBER, after /compare")
     session.choose(int(number))
 

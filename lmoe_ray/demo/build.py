@@ -29,6 +29,7 @@ from lmoe_ray.routing.index_cache import build_fitted, save_shipped
 from lmoe_ray.routing.sample_set import choose_samples
 from lmoe_ray.routing.standing import Standing
 from lmoe_ray.routing.task_head import features_version, load_task_head
+from lmoe_ray.routing.turn_head import load_turn_head
 from lmoe_ray.settings import RouterSettings
 from lmoe_ray.training.instruct_rows import InstructRow, read_rows, read_samples
 from lmoe_ray.training.pack import pack
@@ -122,6 +123,7 @@ def ship_router(
     build_task_head(prompts, embedder)
     load_task_head.cache_clear()
     build_turn_head(embedder)
+    load_turn_head.cache_clear()
     features_version.cache_clear()
     fitted = build_fitted(choose_samples(package.experts, router.max_samples, router.seed), embedder)
     if strangers:

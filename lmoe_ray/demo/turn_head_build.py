@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lmoe_ray.routing.embedder import Embedder
-from lmoe_ray.routing.query import CHARS_PER_TOKEN, Turn
+from lmoe_ray.routing.query import Turn
 from lmoe_ray.routing.turn_head import TurnVectors, fit_turn_head, save_turn_head, turn_inputs
 
 #: ``{"earlier": [...], "message": ..., "stays": ...}`` a line, all of them messages of a user.
@@ -24,7 +24,7 @@ def read_turns(file: Path) -> tuple[list[Turn], list[bool]]:
 def build_turn_head(embedder: Embedder) -> None:
     """Write its file into the program; half a minute on a CPU. ``embedder`` is that of the default settings."""
     turns, stays = read_turns(CONVERSATIONS)
-    texts = [turn.texts(embedder.max_tokens * CHARS_PER_TOKEN) for turn in turns]
+    texts = [turn.texts() for turn in turns]
     vectors = [TurnVectors(*parts) for parts in embedder.embed(sum(texts, ())).reshape(len(texts), 3, -1)]
     inputs = np.concatenate([turn_inputs(turn, of_it) for turn, of_it in zip(turns, vectors, strict=True)])
     save_turn_head(fit_turn_head(inputs, stays), embedder.space)

@@ -54,7 +54,7 @@ class RoutingDecision:
             the fallback, however sure the router is; 1 unless a similarity router looked.
         evidence: share of each kind of evidence in the scores, by name, sum 1; empty where there is one kind only.
         stays: probability that the last message of a conversation goes on with it, which says how much the earlier ones
-            count; ``None`` with a single message, and where no similarity router looked.
+            count; ``None`` if there is no conversation or nobody knows.
         reason: one sentence for people.
         duration_s: time the decision took, monotonic clock.
     """

@@ -40,8 +40,9 @@ def known_share(tokenizer: Tokenizer, text: str, num_assumed: int = 0) -> float:
     illegible = {word for word, token in zip(encoding.word_ids, encoding.ids, strict=True) if token == unknown}
     words: list[bool] = []
     names: list[bool] = []
-    for word, (start, end) in _spans(encoding).items():
-        spelled = text[start:end].strip()
+    for word, span in _spans(encoding).items():
+        start, end = _trimmed(text, *span)
+        spelled = text[start:end]
         if any(map(str.isalnum, spelled)) and not (len(spelled) == 1 and spelled.isascii()):
             is_known = num_tokens[word] == 1 and word not in illegible and len(spelled) > 1
             (names if _is_name(text, start, end) else words).append(is_known)
@@ -51,7 +52,7 @@ def known_share(tokenizer: Tokenizer, text: str, num_assumed: int = 0) -> float:
 
 def _is_name(text: str, start: int, end: int) -> bool:
     """Whether ``text[start:end]`` looks like an identifier, a variable or a part of an address."""
-    spelled = text[start:end].strip()
+    spelled = text[start:end]
     return (
         text[max(start - 1, 0) : start] in _BEFORE_NAMES
         or text[end : end + 1] in _AFTER_NAMES
@@ -68,3 +69,9 @@ def _spans(encoding: Encoding) -> dict[int, tuple[int, int]]:
         if word is not None:
             spans[word] = (spans.get(word, (start, end))[0], end)
     return spans
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """Without the spaces that some tokenizers count to a word."""
+    spelled = text[start:end]
+    return end - len(spelled.lstrip()), start + len(spelled.rstrip())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from lmoe_ray.domain.chat import GenerateRequest, Message
 from lmoe_ray.domain.prompt import DEFAULT_SYSTEM
@@ -62,10 +63,9 @@ class Turn:
         """All of them, the last one first, so that it survives where the rest is cut off."""
         return "\n".join([self.message, *self.earlier])
 
-    def texts(self, max_chars: int) -> tuple[str, str, str]:
-        """The message, what was said before as it was read then, and all of it."""
-        before = "\n".join([self.earlier[-1], *self.earlier[:-1]])
-        return self.message[:max_chars], before[:max_chars], self.whole[:max_chars]
+    def texts(self) -> tuple[str, str, str]:
+        """The message, what was said before, and all of it, each as it is or was read where there is no system text."""
+        return self.message, "\n".join([self.earlier[-1], *self.earlier[:-1]]), self.whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _turn(messages: Sequence[Message]) -> Turn | None:
 
 
 def _is_short(text: str) -> bool:
-    return sum(1 for _ in _WORD.finditer(text)) <= MAX_SHORT_WORDS
+    return sum(1 for _ in islice(_WORD.finditer(text), MAX_SHORT_WORDS + 1)) <= MAX_SHORT_WORDS
 
 
 def _informative(system: str) -> str:

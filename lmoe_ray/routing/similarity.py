@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from lmoe_ray.domain.decision import Neighbour, RoutingDecision
 from lmoe_ray.routing.expert_index import Encoder, Progress, Vectors
 from lmoe_ray.routing.fitted_index import FittedIndex
 from lmoe_ray.routing.index_cache import load_or_build, rebuild
-from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
+from lmoe_ray.routing.query import CHARS_PER_TOKEN, Turn, read_query
 from lmoe_ray.routing.router import RoutedModel, abstain, fall_back
 from lmoe_ray.routing.sample_set import choose_samples
 from lmoe_ray.routing.standing import Standing, Verdict
@@ -85,8 +85,8 @@ class SimilarityRouter:
     async def route(self, request: GenerateRequest) -> RoutingDecision:
         """Costs an embedding and a search, below 1 ms for 10,000 samples.
 
-        In a conversation it is two of each, and one or two embeddings more if another replica routed what was said
-        before, or if there is a system text.
+        In a conversation it is two of each; one embedding more if another replica routed what was said before, or the
+        message is a short one, and up to three if there is a system text.
         """
         standing, model = self._standing, self._model.as_seen_by(request)
         if standing is None or not standing.knows_any(model.expert_names):
@@ -95,17 +95,13 @@ class SimilarityRouter:
         query = read_query(request)
         if not request.routing.is_sticky:
             query = query.without_conversation()
-        max_chars = self._embedder.max_tokens * CHARS_PER_TOKEN
-        texts = query.views(max_chars)
+        texts = query.views(self._embedder.max_tokens * CHARS_PER_TOKEN)
         if not texts:
             return fall_back(model, "the request has no text to route by")
-        turn_texts = query.turn.texts(max_chars) if query.turn and self._turn_head else ()
-        vectors = await self._embed([*texts, *turn_texts])
+        turn = query.turn if self._turn_head else None
+        vectors = await self._embed([*texts, *(turn.texts() if turn else ())])
         looks = [standing.look(text, vectors[text]) for text in texts]
-        stays = None
-        if query.turn and self._turn_head:
-            stays = self._turn_head.stays(query.turn, TurnVectors(*(vectors[text] for text in turn_texts)))
-        verdict = standing.verdict(looks, model.expert_names, stays)
+        verdict = standing.verdict(looks, model.expert_names, self._stays(turn, vectors))
         neighbours = standing.neighbours(looks[0], model.expert_names)
         return self._decide(model, verdict, neighbours, threshold)
 
@@ -128,6 +124,11 @@ class SimilarityRouter:
         """Unit vectors ``[dim]``, of each text once and of all together."""
         once = list(dict.fromkeys(texts))
         return dict(zip(once, await asyncio.gather(*map(self._embedder.embed_one, once)), strict=True))
+
+    def _stays(self, turn: Turn | None, vectors: Mapping[str, Vectors]) -> float | None:
+        if turn is None or self._turn_head is None:
+            return None
+        return self._turn_head.stays(turn, TurnVectors(*(vectors[text] for text in turn.texts())))
 
     def _stand(self, model: RoutedModel, progress: Progress | None) -> Standing | None:
         samples = choose_samples(model.experts, self._settings.max_samples, self._settings.seed)

@@ -31,6 +31,9 @@ FILE = Path(__file__).with_name("turn_head.npz")
 
 #: Beside unit vectors, of which each component is small.
 _COSINE_WEIGHT = 3.0
+#: What lies beyond was not in the conversations it was fitted on: earlier messages, words of them, and characters of
+#: each message that are looked through for words.
+_MAX_EARLIER, _MAX_EARLIER_WORDS, _MAX_CHARS = 4, 60, 2000
 _WORD = re.compile(r"[^\W_]+(?:'[a-z]+)?")
 
 
@@ -84,9 +87,9 @@ def load_turn_head(space: str) -> TurnHead | None:
 
 def _shared_words(turn: Turn) -> NDArray[np.float64]:
     """How long the message is, which shares of its words were said before and in the message before it, and how
-    much was said before."""
+    much was said before, up to the length of the conversations it was fitted on."""
     words = _words(turn.message)
-    earlier = [set(_words(text)) for text in turn.earlier]
+    earlier = [set(_words(text)) for text in turn.earlier[-_MAX_EARLIER:]]
     known = set[str]().union(*earlier)
     num_words = max(len(words), 1)
     return np.array(
@@ -95,10 +98,10 @@ def _shared_words(turn: Turn) -> NDArray[np.float64]:
             sum(word in known for word in words) / num_words,
             sum(word in earlier[-1] for word in words) / num_words,
             np.log1p(len(earlier)),
-            np.log1p(sum(map(len, earlier))),
+            np.log1p(min(sum(map(len, earlier)), _MAX_EARLIER_WORDS)),
         ]
     )
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+    return _WORD.findall(text[:_MAX_CHARS].lower())

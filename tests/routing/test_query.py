@@ -143,14 +143,24 @@ def test_a_turn_is_the_last_message_what_was_said_before_and_all_of_it() -> None
     assert query.turn is not None
     assert query.turn.message == "and in French?"
     assert query.turn.earlier == ("a poem about rain", "darker")
-    assert query.turn.texts(30) == (
+    assert query.turn.texts() == (
         "and in French?",
         "darker\na poem about rain",
-        "and in French?\na poem about ra",
+        "and in French?\na poem about rain\ndarker",
     )
     before = read_query(ask("a poem about rain", ("assistant", "Rain!"), "darker"))
     assert before.turn is not None
-    assert before.turn.whole == query.turn.texts(30)[1]
+    assert before.turn.whole == query.turn.texts()[1]
+
+
+@pytest.mark.parametrize("length", [1, 200])
+def test_without_a_system_text_only_what_was_said_before_is_read_besides_the_views(length: int) -> None:
+    query = read_query(
+        ask("a poem about rain " * length, ("assistant", "Rain!"), "now sort this list of mine " * length)
+    )
+
+    assert query.turn is not None
+    assert set(query.turn.texts()) - set(query.views(768)) == {("a poem about rain " * length).strip()}
 
 
 def test_a_single_message_is_no_turn() -> None:

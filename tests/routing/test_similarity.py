@@ -4,14 +4,18 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lmoe_ray.domain.chat import GenerateRequest, RouteOptions
 from lmoe_ray.domain.decision import RoutingDecision
 from lmoe_ray.errors import StaleCalibration
+from lmoe_ray.routing.linear_head import LinearHead
 from lmoe_ray.routing.router import RoutedModel
 from lmoe_ray.routing.similarity import SimilarityRouter
+from lmoe_ray.routing.text_features import NUM_TEXT_FEATURES
 from lmoe_ray.routing.threshold import CalibrationFile
+from lmoe_ray.routing.turn_head import TurnHead
 from lmoe_ray.settings import RouterSettings
 from tests.fakes import HashingEncoder
 from tests.routing.experts import ask, expert, poems, programs
@@ -65,6 +69,33 @@ async def test_go_on_stays_where_the_conversation_was(route: Route) -> None:
     request = ask("a sonnet about rain and love", ("assistant", "python python python"), "go on")
 
     assert (await route(MODEL, request)).expert == "poetry"
+
+
+@pytest.mark.parametrize(("stays", "says"), [(0.9, "goes on with"), (0.1, "turns from")])
+async def test_how_likely_a_message_goes_on_decides_and_is_told(
+    route: Route, monkeypatch: pytest.MonkeyPatch, stays: float, says: str
+) -> None:
+    num_inputs = NUM_TEXT_FEATURES + 256 + 7
+    bias = np.array([0.0, np.log(stays / (1 - stays))], np.float32)
+    head = TurnHead(LinearHead(np.zeros((num_inputs, 2), np.float32), bias))
+    monkeypatch.setattr("lmoe_ray.routing.similarity.load_turn_head", {"hashing": head}.get)
+    messages = (
+        "a haiku about rain, a sonnet about love, a poem about the sea",
+        ("assistant", "O!"),
+        "a regex in python",
+    )
+
+    decision = await route(MODEL, ask(*messages))
+    alone = await route(MODEL, ask(messages[-1]))
+    whole = await route(MODEL, ask("\n".join((messages[-1], messages[0]))))
+
+    def code(decision: RoutingDecision) -> float:
+        return next(candidate.score for candidate in decision.candidates if candidate.expert == "code")
+
+    assert code(decision) == pytest.approx((1 - stays) * code(alone) + stays * code(whole), abs=1e-5)
+    assert decision.stays == pytest.approx(stays)
+    assert f"the message {says} what was said before" in decision.reason
+    assert alone.stays is None
 
 
 async def test_neighbours_are_the_five_nearest_samples(route: Route) -> None:

@@ -13,8 +13,11 @@ from lmoe_ray.demo.turn_head_build import CONVERSATIONS, read_turns
 from lmoe_ray.pretrained.model_source import resolve
 from lmoe_ray.routing.embedder import Embedder
 from lmoe_ray.routing.expert_index import Encoder
+from lmoe_ray.routing.head_inputs import head_inputs
 from lmoe_ray.routing.query import Turn
+from lmoe_ray.routing.task_head import FILE as TASK_FILE
 from lmoe_ray.routing.turn_head import (
+    FILE,
     TurnHead,
     TurnVectors,
     fit_turn_head,
@@ -25,6 +28,8 @@ from lmoe_ray.routing.turn_head import (
 from lmoe_ray.settings import RouterSettings
 from tests.fakes import HashingEncoder
 
+#: Of the built-in embedder.
+DIM = 384
 FOLDER = Path(__file__).with_name("conversations")
 
 GOES_ON = [
@@ -42,7 +47,7 @@ TURNS = [
 
 
 def vectors_of(encoder: Encoder, turn: Turn) -> TurnVectors:
-    return TurnVectors(*encoder.embed(turn.texts(1000)))
+    return TurnVectors(*encoder.embed(turn.texts()))
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +81,25 @@ def test_a_saved_head_is_read_again_and_serves_its_space_alone(
     assert again.stays(turn, vectors) == pytest.approx(head.stays(turn, vectors), abs=1e-3)
 
 
+def test_words_are_looked_for_in_the_last_messages_and_their_beginnings() -> None:
+    vectors = vectors_of(HashingEncoder(), Turn("shorter", ("a poem",)))
+    turn = Turn("shorter " * 250, ("rain",) * 4)
+    longer = Turn("shorter " * 250 + "snow", ("shorter",) * 50 + ("rain" + " " * 2000 + "shorter",) * 4)
+
+    assert np.array_equal(turn_inputs(turn, vectors)[0, -5:], turn_inputs(longer, vectors)[0, -5:])
+
+
+def test_the_shipped_head_fits_the_features_and_the_space_of_the_shipped_task_head() -> None:
+    with np.load(FILE, allow_pickle=False) as turns, np.load(TASK_FILE, allow_pickle=False) as tasks:
+        spaces = (json.loads(str(turns["meta"]))["space"], json.loads(str(tasks["meta"]))["embedder"])
+        shapes = turns["weight"].shape, tasks["weight"].shape
+
+    vectors = TurnVectors(*np.zeros((3, DIM), np.float32))
+    assert spaces[0] == spaces[1]
+    assert shapes[0] == (turn_inputs(GOES_ON[0], vectors).shape[1], 2)
+    assert shapes[1][0] == head_inputs(["text"], np.zeros((1, DIM), np.float32)).shape[1]
+
+
 def test_what_it_was_fitted_on_is_half_of_each_and_holds_no_test() -> None:
     turns, stays = read_turns(CONVERSATIONS)
     tested = {messages[-1] for messages, _ in _tested()}
@@ -102,6 +126,18 @@ def test_the_shipped_head_knows_turns_it_was_not_fitted_on(embedder: Embedder) -
     right = [(shipped.stays(turn, vectors_of(embedder, turn)) > 0.5) == stays for turn, stays in rows]
 
     assert np.mean(right) > 0.85
+
+
+@pytest.mark.model
+def test_after_a_long_conversation_it_knows_as_much_as_after_a_short_one(embedder: Embedder) -> None:
+    shipped = load_turn_head(embedder.space)
+    assert shipped is not None
+
+    rows = [(Turn(messages[-1], tuple(messages[:-1] * 12)), stays) for messages, stays in _tested()]
+    right = [(shipped.stays(turn, vectors_of(embedder, turn)) > 0.5) == stays for turn, stays in rows]
+
+    for kind in (True, False):
+        assert np.mean([is_right for is_right, (_, stays) in zip(right, rows, strict=True) if stays == kind]) > 0.8
 
 
 @pytest.mark.model
