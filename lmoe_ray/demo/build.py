@@ -26,6 +26,7 @@ from lmoe_ray.routing.embedder import Embedder, model_digest
 from lmoe_ray.routing.encoder_tuning import FOLDER, tuning_for
 from lmoe_ray.routing.held_out import HeldOut
 from lmoe_ray.routing.index_cache import build_fitted, save_shipped
+from lmoe_ray.routing.reading import read
 from lmoe_ray.routing.sample_set import choose_samples
 from lmoe_ray.routing.standing import Standing
 from lmoe_ray.routing.task_head import features_version, load_task_head
@@ -127,13 +128,14 @@ def ship_router(
     features_version.cache_clear()
     fitted = build_fitted(choose_samples(package.experts, router.max_samples, router.seed), embedder)
     if strangers:
-        fitted = replace(fitted, calibration=_judged_by(strangers, Standing(fitted, router, embedder), embedder))
+        fitted = replace(fitted, calibration=_judged_by(strangers, Standing(fitted, router, embedder.space), embedder))
     save_shipped(package.path / DEMO_INDEX.name, fitted)
 
 
 def _judged_by(strangers: Sequence[tuple[str, str]], standing: Standing, embedder: Embedder) -> Calibration:
     texts = [text for text, _ in strangers]
-    looks = [standing.look(text, vector) for text, vector in zip(texts, embedder.embed(texts), strict=True)]
+    vectors = embedder.embed(texts)
+    looks = [standing.look(read(text, embedder), vector) for text, vector in zip(texts, vectors, strict=True)]
     owners = np.array([standing.fitted.index.experts.index(expert) for _, expert in strangers])
     return calibrate(HeldOut(np.stack([look.log_probabilities for look in looks]), owners))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lmoe_ray.routing.embedder import Embedder
+from lmoe_ray.routing.head_inputs import text_inputs
 from lmoe_ray.routing.query import Turn
 from lmoe_ray.routing.turn_head import TurnVectors, fit_turn_head, save_turn_head, turn_inputs
 
@@ -26,5 +27,5 @@ def build_turn_head(embedder: Embedder) -> None:
     turns, stays = read_turns(CONVERSATIONS)
     texts = [turn.texts() for turn in turns]
     vectors = [TurnVectors(*parts) for parts in embedder.embed(sum(texts, ())).reshape(len(texts), 3, -1)]
-    inputs = np.concatenate([turn_inputs(turn, of_it) for turn, of_it in zip(turns, vectors, strict=True)])
-    save_turn_head(fit_turn_head(inputs, stays), embedder.space)
+    inputs = [turn_inputs(turn, text_inputs([turn.message]), of_it) for turn, of_it in zip(turns, vectors, strict=True)]
+    save_turn_head(fit_turn_head(np.concatenate(inputs), stays), embedder.space)

@@ -30,7 +30,12 @@ _NUM_HASHED = NUM_TEXT_FEATURES - NUM_FORM_FEATURES
 
 def head_inputs(texts: Sequence[str], vectors: NDArray[np.float32]) -> Inputs:
     """``[num_texts, NUM_TEXT_FEATURES + dim]`` from texts and their embeddings ``[num_texts, dim]``."""
-    return np.concatenate([text_inputs(texts), vectors], axis=1, dtype=np.float32)
+    return with_vectors(text_inputs(texts), vectors)
+
+
+def with_vectors(inputs: Inputs, vectors: NDArray[np.float32]) -> Inputs:
+    """What :func:`text_inputs` says of texts, and their embeddings ``[num_texts, dim]``."""
+    return np.concatenate([inputs, vectors], axis=1, dtype=np.float32)
 
 
 def text_inputs(texts: Sequence[str]) -> Inputs:

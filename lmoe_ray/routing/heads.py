@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmoe_ray.routing.expert_index import ExpertIndex, Vectors
-from lmoe_ray.routing.head_inputs import Inputs, head_inputs
+from lmoe_ray.routing.head_inputs import Inputs, with_vectors
 from lmoe_ray.routing.linear_head import LinearHead, fit_linear_head
 from lmoe_ray.routing.task_head import TaskHead, TaskProfile, profile_of
 
@@ -55,9 +55,13 @@ class HeadScorer:
     def __init__(self, heads: Heads, task_head: TaskHead | None) -> None:
         self._heads, self._task_head = heads, task_head
 
-    def log_probabilities(self, text: str, vector: Vectors) -> dict[str, Floats]:
-        """``[num_experts]`` by the name of the evidence."""
-        inputs = head_inputs([text], vector[np.newaxis])
+    def log_probabilities(self, inputs: Inputs, vector: Vectors) -> dict[str, Floats]:
+        """``[num_experts]`` by the name of the evidence.
+
+        ``inputs`` are what :func:`~lmoe_ray.routing.head_inputs.text_inputs` says of the text, ``vector`` is its
+        embedding.
+        """
+        inputs = with_vectors(inputs, vector[np.newaxis])
         opinions = {"words": self._heads.linear.log_probabilities(inputs)[0]}
         if self._task_head is not None and self._heads.profile is not None:
             by_task = self._heads.profile.probabilities(self._task_head.probabilities(inputs))[0]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from lmoe_ray.routing.evidence import fuse, log_closeness, log_softmax, never, squared_distances
 from lmoe_ray.routing.expert_index import ExpertIndex, Nearest, Vectors
+from lmoe_ray.routing.head_inputs import Inputs
 from lmoe_ray.routing.heads import Heads, HeadScorer
 from lmoe_ray.routing.task_head import TaskHead
 
@@ -40,11 +41,11 @@ class Scorer(Protocol):
 
     k: int
 
-    def opinions(self, text: str, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
+    def opinions(self, inputs: Inputs, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
         """Logarithms ``[num_experts]`` by the kind of evidence; ``-inf`` for an expert without samples.
 
         Args:
-            text: of the query.
+            inputs: what :func:`~lmoe_ray.routing.head_inputs.text_inputs` says of the query.
             vector: its embedding, ``[dim]``.
             nearest: cosines of the ``k`` nearest samples of every expert, ``[1, at most k]`` each.
         """
@@ -65,7 +66,7 @@ class AiroborosScorer:
     def __init__(self, k: int) -> None:
         self.k = k
 
-    def opinions(self, text: str, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
+    def opinions(self, inputs: Inputs, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
         means = [-np.sqrt(squared_distances(c)).mean(axis=1) if c.shape[1] else never(c) for c in nearest]
         return {"neighbours": np.stack(means, axis=1)[0]}
 
@@ -86,7 +87,7 @@ class DensityScorer:
         self.k = k
         self.sharpness = _fit_sharpness(index, k)
 
-    def opinions(self, text: str, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
+    def opinions(self, inputs: Inputs, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
         return {"neighbours": log_closeness(nearest)[0]}
 
     def fuse(self, opinions: Mapping[str, Floats]) -> Floats:
@@ -100,8 +101,8 @@ class FusedScorer:
         self.k = k
         self._heads = HeadScorer(heads, task_head)
 
-    def opinions(self, text: str, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
-        return {"neighbours": log_closeness(nearest)[0], **self._heads.log_probabilities(text, vector)}
+    def opinions(self, inputs: Inputs, vector: Vectors, nearest: Nearest) -> Mapping[str, Floats]:
+        return {"neighbours": log_closeness(nearest)[0], **self._heads.log_probabilities(inputs, vector)}
 
     def fuse(self, opinions: Mapping[str, Floats]) -> Floats:
         return fuse(opinions)

@@ -18,6 +18,7 @@ from lmoe_ray.routing.expert_index import Encoder, Progress, Vectors
 from lmoe_ray.routing.fitted_index import FittedIndex
 from lmoe_ray.routing.index_cache import load_or_build, rebuild
 from lmoe_ray.routing.query import CHARS_PER_TOKEN, Turn, read_query
+from lmoe_ray.routing.reading import Reading, read
 from lmoe_ray.routing.router import RoutedModel, abstain, fall_back
 from lmoe_ray.routing.sample_set import choose_samples
 from lmoe_ray.routing.standing import Standing, Verdict
@@ -26,6 +27,9 @@ from lmoe_ray.routing.turn_head import TurnVectors, load_turn_head
 from lmoe_ray.settings import RouterSettings
 
 logger = logging.getLogger(__name__)
+
+#: Of the event loop, from a text that is to be embedded to the encoder's thread: gather, queue, executor.
+_TURNS_TO_EMBED = 3
 
 
 class QueryEmbedder(Encoder, Protocol):
@@ -99,9 +103,14 @@ class SimilarityRouter:
         if not texts:
             return fall_back(model, "the request has no text to route by")
         turn = query.turn if self._turn_head else None
-        vectors = await self._embed([*texts, *(turn.texts() if turn else ())])
-        looks = [standing.look(text, vectors[text]) for text in texts]
-        verdict = standing.verdict(looks, model.expert_names, self._stays(turn, vectors))
+        known = {text: look for text in texts if (look := standing.recall(text)) is not None}
+        vectors, readings = await asyncio.gather(
+            self._embed([*texts, *(turn.texts() if turn else ())]),
+            self._read([*(text for text in texts if text not in known), *((turn.message,) if turn else ())]),
+        )
+        looks = [known[text] if text in known else standing.look(readings[text], vectors[text]) for text in texts]
+        stays = self._stays(turn, readings, vectors) if turn else None
+        verdict = standing.verdict(looks, model.expert_names, stays)
         neighbours = standing.neighbours(looks[0], model.expert_names)
         return self._decide(model, verdict, neighbours, threshold)
 
@@ -116,7 +125,7 @@ class SimilarityRouter:
             return
         steps = rebuild(samples, self._embedder, self._cache_dir, self._shipped_dir, self.fitted)
         while (fitted := await asyncio.to_thread(next, steps, None)) is not None:
-            standing = await asyncio.to_thread(Standing, fitted, self._settings, self._embedder)
+            standing = await asyncio.to_thread(Standing, fitted, self._settings, self._embedder.space)
             self._threshold.follow(fitted)
             self._model, self._standing = model, standing
 
@@ -125,17 +134,27 @@ class SimilarityRouter:
         once = list(dict.fromkeys(texts))
         return dict(zip(once, await asyncio.gather(*map(self._embedder.embed_one, once)), strict=True))
 
-    def _stays(self, turn: Turn | None, vectors: Mapping[str, Vectors]) -> float | None:
-        if turn is None or self._turn_head is None:
+    async def _read(self, texts: Sequence[str]) -> dict[str, Reading]:
+        """In a thread, because the encoder works meanwhile."""
+        if not texts:
+            return {}
+        # The encoder's thread first: it soon lets go of the interpreter, which reading does not.
+        for _ in range(_TURNS_TO_EMBED):
+            await asyncio.sleep(0)
+        return await asyncio.to_thread(lambda: {text: read(text, self._embedder) for text in dict.fromkeys(texts)})
+
+    def _stays(self, turn: Turn, readings: Mapping[str, Reading], vectors: Mapping[str, Vectors]) -> float | None:
+        if self._turn_head is None:
             return None
-        return self._turn_head.stays(turn, TurnVectors(*(vectors[text] for text in turn.texts())))
+        of_it = TurnVectors(*(vectors[text] for text in turn.texts()))
+        return self._turn_head.stays(turn, readings[turn.message].inputs, of_it)
 
     def _stand(self, model: RoutedModel, progress: Progress | None) -> Standing | None:
         samples = choose_samples(model.experts, self._settings.max_samples, self._settings.seed)
         if not samples.rows:
             return None
         fitted = load_or_build(samples, self._embedder, self._cache_dir, progress, self._shipped_dir)
-        return Standing(fitted, self._settings, self._embedder)
+        return Standing(fitted, self._settings, self._embedder.space)
 
     def _decide(
         self, model: RoutedModel, verdict: Verdict, neighbours: tuple[Neighbour, ...], threshold: float

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from lmoe_ray.domain.decision import Candidate, Neighbour
 from lmoe_ray.routing.calibration import lead_of
 from lmoe_ray.routing.evidence import softmax, weights_of
-from lmoe_ray.routing.expert_index import Encoder, Vectors, side_by_side
+from lmoe_ray.routing.expert_index import Vectors, side_by_side
 from lmoe_ray.routing.familiarity import NUM_NEAREST, nearness_of
 from lmoe_ray.routing.fitted_index import FittedIndex
 from lmoe_ray.routing.flat_index import Found
+from lmoe_ray.routing.reading import Reading
 from lmoe_ray.routing.scoring import make_scorer
 from lmoe_ray.routing.task_head import load_task_head
 from lmoe_ray.routing.vector_cache import text_digest
@@ -75,18 +76,17 @@ class Standing:
     Args:
         fitted: at least one expert has samples.
         settings: ``scoring``, ``k`` and ``show_samples`` count here.
-        encoder: that embedded the index.
+        space: of the encoder that embedded the index.
     """
 
-    def __init__(self, fitted: FittedIndex, settings: RouterSettings, encoder: Encoder) -> None:
+    def __init__(self, fitted: FittedIndex, settings: RouterSettings, space: str) -> None:
         self.fitted = fitted
         self._index = index = fitted.index
-        self._scorer = make_scorer(settings.scoring, index, settings.k, fitted.heads, load_task_head(encoder.space))
+        self._scorer = make_scorer(settings.scoring, index, settings.k, fitted.heads, load_task_head(space))
         # Calibrated is the fused rule; what the others say is no probability of being right.
         self._calibration = fitted.calibration if settings.scoring == "fused" else None
         self._slope = 1.0 if self._calibration is None else self._calibration.slope
         self._is_alone = sum(count > 0 for count in index.num_samples_per_expert) == 1
-        self._encoder = encoder
         self._show_samples = settings.show_samples
         self._looks: OrderedDict[bytes, Look] = OrderedDict()
 
@@ -95,13 +95,16 @@ class Standing:
         counts = zip(self._index.experts, self._index.num_samples_per_expert, strict=True)
         return any(count > 0 and name in experts for name, count in counts)
 
-    def look(self, text: str, vector: Vectors) -> Look:
-        """A text and its unit vector ``[dim]``; one that came lately costs nothing."""
+    def recall(self, text: str) -> Look | None:
+        """The look at a text that came lately."""
         key = text_digest(text)
         if (known := self._looks.get(key)) is not None:
             self._looks.move_to_end(key)
-            return known
-        look = self._looks[key] = self._look(text, vector)
+        return known
+
+    def look(self, reading: Reading, vector: Vectors) -> Look:
+        """At a text with the unit vector ``[dim]``; kept for :meth:`recall`."""
+        look = self._looks[text_digest(reading.text)] = self._look(reading, vector)
         if len(self._looks) > MAX_LOOKS:
             self._looks.popitem(last=False)
         return look
@@ -142,18 +145,20 @@ class Standing:
         pairs = zip(rows[is_asked][best].tolist(), cosines[is_asked][best].tolist(), strict=True)
         return tuple(self._neighbour(row, cosine) for row, cosine in pairs)
 
-    def _look(self, text: str, vector: Vectors) -> Look:
+    def _look(self, reading: Reading, vector: Vectors) -> Look:
         # Familiarity was learnt from NUM_NEAREST samples, so a smaller k must not hide some of them.
         found = self._index.found_per_expert(vector[np.newaxis], max(self._scorer.k, NUM_NEAREST))
         most = tuple(cosines for cosines, _ in found)
-        opinions = self._scorer.opinions(text, vector, tuple(cosines[:, : self._scorer.k] for cosines in most))
-        known_share, familiarity = self._encoder.known_share(text), self.fitted.familiarity
+        opinions = self._scorer.opinions(
+            reading.inputs, vector, tuple(cosines[:, : self._scorer.k] for cosines in most)
+        )
+        familiarity = self.fitted.familiarity
         return Look(
             opinions,
             self._scorer.fuse(opinions),
             side_by_side(found, _NUM_NEIGHBOURS_SHOWN),
-            familiarity.of(float(nearness_of(most)[0]), known_share),
-            familiarity.is_readable(known_share),
+            familiarity.of(float(nearness_of(most)[0]), reading.known_share),
+            familiarity.is_readable(reading.known_share),
         )
 
     def _candidates(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmoe_ray.routing.expert_index import Vectors
-from lmoe_ray.routing.head_inputs import Inputs, head_inputs
+from lmoe_ray.routing.head_inputs import Inputs, with_vectors
 from lmoe_ray.routing.linear_head import LinearHead, fit_linear_head
 from lmoe_ray.routing.query import Turn
 
@@ -52,16 +52,16 @@ class TurnHead:
 
     head: LinearHead
 
-    def stays(self, turn: Turn, vectors: TurnVectors) -> float:
-        """Probability that the message goes on with what was said before."""
-        return float(np.exp(self.head.log_probabilities(turn_inputs(turn, vectors))[0, 1]))
+    def stays(self, turn: Turn, said: Inputs, vectors: TurnVectors) -> float:
+        """Probability that the message goes on with what was said before; see :func:`turn_inputs`."""
+        return float(np.exp(self.head.log_probabilities(turn_inputs(turn, said, vectors))[0, 1]))
 
 
-def turn_inputs(turn: Turn, vectors: TurnVectors) -> Inputs:
-    """``[1, num_inputs]``."""
-    said = head_inputs([turn.message], vectors.message[np.newaxis])
+def turn_inputs(turn: Turn, said: Inputs, vectors: TurnVectors) -> Inputs:
+    """``[1, num_inputs]``; ``said`` is what :func:`~lmoe_ray.routing.head_inputs.text_inputs` says of the message."""
     cosines = _COSINE_WEIGHT * np.array([vectors.message @ vectors.earlier, vectors.message @ vectors.whole])
-    return np.concatenate([said[0], cosines, _shared_words(turn)], dtype=np.float32)[np.newaxis]
+    meant = with_vectors(said, vectors.message[np.newaxis])[0]
+    return np.concatenate([meant, cosines, _shared_words(turn)], dtype=np.float32)[np.newaxis]
 
 
 def fit_turn_head(inputs: Inputs, stays: Sequence[bool]) -> TurnHead:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmoe_ray.routing.expert_index import ExpertIndex
-from lmoe_ray.routing.head_inputs import head_inputs
+from lmoe_ray.routing.head_inputs import head_inputs, text_inputs
 from lmoe_ray.routing.heads import fit_heads
 from lmoe_ray.routing.held_out import MAX_ROWS, NUM_FOLDS, Folds, HeldOut, fold_of, hold_out
 from lmoe_ray.routing.sample_set import DESCRIPTION, SampleSet
@@ -147,7 +147,7 @@ def test_a_sample_is_judged_as_by_a_router_that_never_saw_its_fold(has_tasks: bo
         scorer = FusedScorer(heads, K, task_head)
         for row in np.flatnonzero(folds.folds == fold):
             vector = index.vectors[row]
-            opinions = scorer.opinions(index.texts[row], vector, known.per_expert(vector[np.newaxis], K))
+            opinions = scorer.opinions(text_inputs([index.texts[row]]), vector, known.per_expert(vector[np.newaxis], K))
             assert ("tasks" in opinions) is has_tasks
             expected.append(scorer.fuse(opinions))
             owners.append(index.labels[row])

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from lmoe_ray.routing.expert_index import ExpertIndex
+from lmoe_ray.routing.head_inputs import text_inputs
 from lmoe_ray.routing.scoring import AiroborosScorer, DensityScorer, Scorer, make_scorer
 from tests.routing.experts import index_of, unit
 
 K = 20
 Rule = Literal["fused", "density", "airoboros"]
+
+#: What is said of a text without words.
+NOTHING = text_inputs([""])
 
 
 def around(centre: np.ndarray, cosine: float, num: int, rng: np.random.Generator) -> np.ndarray:
@@ -35,7 +39,7 @@ def rare_skill() -> tuple[ExpertIndex, np.ndarray, np.ndarray]:
 
 def probabilities(scorer: Scorer, index: ExpertIndex, query: np.ndarray) -> np.ndarray:
     nearest = index.per_expert(query[np.newaxis].astype(np.float32), scorer.k)
-    return np.exp(scorer.fuse(scorer.opinions("", query, nearest)))
+    return np.exp(scorer.fuse(scorer.opinions(NOTHING, query, nearest)))
 
 
 def winners(scorer: Scorer, index: ExpertIndex, queries: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -69,6 +70,32 @@ async def test_go_on_stays_where_the_conversation_was(route: Route) -> None:
     request = ask("a sonnet about rain and love", ("assistant", "python python python"), "go on")
 
     assert (await route(MODEL, request)).expert == "poetry"
+
+
+class Counting(HashingEncoder):
+    """Remembers whose words it was asked to look up, and in which threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked_up: list[str] = []
+        self.threads: set[int] = set()
+
+    def known_share(self, text: str) -> float:
+        self.looked_up.append(text)
+        self.threads.add(threading.get_ident())
+        return super().known_share(text)
+
+
+async def test_a_text_is_read_once_and_beside_the_event_loop(tmp_path: Path) -> None:
+    router = SimilarityRouter(MODEL, encoder := Counting(), RouterSettings(), tmp_path)
+    encoder.looked_up.clear()
+    encoder.threads.clear()
+
+    first, again = [await router.route(ask("a haiku about rain and snow")) for _ in range(2)]
+
+    assert first == again
+    assert encoder.looked_up == ["a haiku about rain and snow"]
+    assert threading.get_ident() not in encoder.threads
 
 
 @pytest.mark.parametrize(("stays", "says"), [(0.9, "goes on with"), (0.1, "turns from")])

@@ -12,6 +12,7 @@ from lmoe_ray.routing import standing as module
 from lmoe_ray.routing.calibration import lead_of
 from lmoe_ray.routing.expert_index import build_index
 from lmoe_ray.routing.fitted_index import FittedIndex, fit_index
+from lmoe_ray.routing.reading import read
 from lmoe_ray.routing.sample_set import choose_samples
 from lmoe_ray.routing.standing import Look, Standing, Verdict
 from lmoe_ray.settings import RouterSettings
@@ -20,18 +21,6 @@ from tests.routing.experts import expert, poems, programs
 
 CHORES = tuple(f"book a {room} for {day}" for room in ("hotel", "table", "flight") for day in ("monday", "may", "june"))
 ALL = ("bare", "chores", "code", "poetry")
-
-
-class Counting(HashingEncoder):
-    """Remembers whose words it was asked to look up."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.looked_up: list[str] = []
-
-    def known_share(self, text: str) -> float:
-        self.looked_up.append(text)
-        return super().known_share(text)
 
 
 def fit(**samples: tuple[str, ...]) -> FittedIndex:
@@ -44,32 +33,35 @@ def fitted() -> FittedIndex:
     return fit(code=programs(), poetry=poems(), chores=CHORES, bare=())
 
 
-def standing_of(fitted: FittedIndex, encoder: HashingEncoder | None = None, **settings: object) -> Standing:
-    return Standing(fitted, RouterSettings.model_validate(settings), encoder or HashingEncoder())
+def standing_of(fitted: FittedIndex, **settings: object) -> Standing:
+    return Standing(fitted, RouterSettings.model_validate(settings), HashingEncoder().space)
 
 
 def look(standing: Standing, text: str) -> Look:
-    return standing.look(text, HashingEncoder().embed([text])[0])
+    encoder = HashingEncoder()
+    return standing.look(read(text, encoder), encoder.embed([text])[0])
 
 
-def test_a_text_that_came_lately_costs_nothing(fitted: FittedIndex) -> None:
-    standing = standing_of(fitted, encoder := Counting())
+def test_a_text_that_came_lately_is_recalled(fitted: FittedIndex) -> None:
+    standing = standing_of(fitted)
 
-    first, other, again = (look(standing, text) for text in ("fix a loop", "haiku about rain", "fix a loop"))
+    first, other = (look(standing, text) for text in ("fix a loop", "haiku about rain"))
 
-    assert again is first
-    assert other is not first
-    assert encoder.looked_up == ["fix a loop", "haiku about rain"]
+    assert standing.recall("fix a loop") is first
+    assert standing.recall("haiku about rain") is other
+    assert standing.recall("fix a loop ") is None
 
 
 def test_the_look_unused_for_longest_goes_first(fitted: FittedIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_LOOKS", 2)
-    standing = standing_of(fitted, encoder := Counting())
+    standing = standing_of(fitted)
 
-    for text in ("one", "two", "one", "three", "one", "two"):
+    for text in ("one", "two"):
         look(standing, text)
+    standing.recall("one")
+    look(standing, "three")
 
-    assert encoder.looked_up == ["one", "two", "three", "two"]
+    assert [text for text in ("one", "two", "three") if standing.recall(text)] == ["one", "three"]
 
 
 def test_no_text_stays_in_memory_because_it_was_routed(fitted: FittedIndex) -> None:
@@ -91,12 +83,12 @@ def test_familiarity_looks_at_five_samples_whatever_the_scorer_looks_at() -> Non
 
 
 def test_two_standings_share_no_looks(fitted: FittedIndex) -> None:
-    encoder = Counting()
+    one, other = standing_of(fitted), standing_of(fitted)
 
-    for standing in (standing_of(fitted, encoder), standing_of(fitted, encoder)):
-        look(standing, "fix a loop")
+    look(one, "fix a loop")
 
-    assert len(encoder.looked_up) == 2
+    assert one.recall("fix a loop")
+    assert other.recall("fix a loop") is None
 
 
 @pytest.mark.parametrize("scoring", ["fused", "density"])
@@ -242,7 +234,7 @@ def test_neighbours_are_of_experts_that_are_asked_about(fitted: FittedIndex) -> 
     text = "fix a loop in rust"
     standing = standing_of(fitted)
 
-    neighbours = standing.neighbours(standing.look(text, HashingEncoder().embed([text])[0]), ("poetry", "chores"))
+    neighbours = standing.neighbours(look(standing, text), ("poetry", "chores"))
 
     assert {neighbour.expert for neighbour in neighbours} <= {"poetry", "chores"}
     assert len(neighbours) == 5

@@ -13,7 +13,7 @@ from lmoe_ray.demo.turn_head_build import CONVERSATIONS, read_turns
 from lmoe_ray.pretrained.model_source import resolve
 from lmoe_ray.routing.embedder import Embedder
 from lmoe_ray.routing.expert_index import Encoder
-from lmoe_ray.routing.head_inputs import head_inputs
+from lmoe_ray.routing.head_inputs import Inputs, head_inputs, text_inputs
 from lmoe_ray.routing.query import Turn
 from lmoe_ray.routing.task_head import FILE as TASK_FILE
 from lmoe_ray.routing.turn_head import (
@@ -50,18 +50,26 @@ def vectors_of(encoder: Encoder, turn: Turn) -> TurnVectors:
     return TurnVectors(*encoder.embed(turn.texts()))
 
 
+def inputs_of(encoder: Encoder, turn: Turn) -> Inputs:
+    return turn_inputs(turn, text_inputs([turn.message]), vectors_of(encoder, turn))
+
+
+def stays_by(head: TurnHead, encoder: Encoder, turn: Turn) -> float:
+    return head.stays(turn, text_inputs([turn.message]), vectors_of(encoder, turn))
+
+
 @pytest.fixture(scope="module")
 def head() -> TurnHead:
     encoder = HashingEncoder()
-    inputs = [turn_inputs(turn, vectors_of(encoder, turn)) for turn in (*GOES_ON, *TURNS)]
+    inputs = [inputs_of(encoder, turn) for turn in (*GOES_ON, *TURNS)]
     return fit_turn_head(np.concatenate(inputs), [True] * 4 + [False] * 4)
 
 
 def test_it_tells_going_on_from_turning(head: TurnHead) -> None:
     encoder = HashingEncoder()
 
-    assert all(head.stays(turn, vectors_of(encoder, turn)) > 0.6 for turn in GOES_ON)
-    assert all(head.stays(turn, vectors_of(encoder, turn)) < 0.4 for turn in TURNS)
+    assert all(stays_by(head, encoder, turn) > 0.6 for turn in GOES_ON)
+    assert all(stays_by(head, encoder, turn) < 0.4 for turn in TURNS)
 
 
 def test_a_saved_head_is_read_again_and_serves_its_space_alone(
@@ -76,17 +84,16 @@ def test_a_saved_head_is_read_again_and_serves_its_space_alone(
 
     assert again is not None
     assert other is None
-    turn = GOES_ON[0]
-    vectors = vectors_of(HashingEncoder(), turn)
-    assert again.stays(turn, vectors) == pytest.approx(head.stays(turn, vectors), abs=1e-3)
+    saved, read = (stays_by(one, HashingEncoder(), GOES_ON[0]) for one in (head, again))
+    assert read == pytest.approx(saved, abs=1e-3)
 
 
 def test_words_are_looked_for_in_the_last_messages_and_their_beginnings() -> None:
-    vectors = vectors_of(HashingEncoder(), Turn("shorter", ("a poem",)))
     turn = Turn("shorter " * 250, ("rain",) * 4)
     longer = Turn("shorter " * 250 + "snow", ("shorter",) * 50 + ("rain" + " " * 2000 + "shorter",) * 4)
 
-    assert np.array_equal(turn_inputs(turn, vectors)[0, -5:], turn_inputs(longer, vectors)[0, -5:])
+    encoder = HashingEncoder()
+    assert np.array_equal(inputs_of(encoder, turn)[0, -5:], inputs_of(encoder, longer)[0, -5:])
 
 
 def test_the_shipped_head_fits_the_features_and_the_space_of_the_shipped_task_head() -> None:
@@ -96,7 +103,7 @@ def test_the_shipped_head_fits_the_features_and_the_space_of_the_shipped_task_he
 
     vectors = TurnVectors(*np.zeros((3, DIM), np.float32))
     assert spaces[0] == spaces[1]
-    assert shapes[0] == (turn_inputs(GOES_ON[0], vectors).shape[1], 2)
+    assert shapes[0] == (turn_inputs(GOES_ON[0], text_inputs([""]), vectors).shape[1], 2)
     assert shapes[1][0] == head_inputs(["text"], np.zeros((1, DIM), np.float32)).shape[1]
 
 
@@ -123,7 +130,7 @@ def test_the_shipped_head_knows_turns_it_was_not_fitted_on(embedder: Embedder) -
     assert shipped is not None
 
     rows = [(Turn(messages[-1], tuple(messages[:-1])), stays) for messages, stays in _tested()]
-    right = [(shipped.stays(turn, vectors_of(embedder, turn)) > 0.5) == stays for turn, stays in rows]
+    right = [(stays_by(shipped, embedder, turn) > 0.5) == stays for turn, stays in rows]
 
     assert np.mean(right) > 0.85
 
@@ -134,7 +141,7 @@ def test_after_a_long_conversation_it_knows_as_much_as_after_a_short_one(embedde
     assert shipped is not None
 
     rows = [(Turn(messages[-1], tuple(messages[:-1] * 12)), stays) for messages, stays in _tested()]
-    right = [(shipped.stays(turn, vectors_of(embedder, turn)) > 0.5) == stays for turn, stays in rows]
+    right = [(stays_by(shipped, embedder, turn) > 0.5) == stays for turn, stays in rows]
 
     for kind in (True, False):
         assert np.mean([is_right for is_right, (_, stays) in zip(right, rows, strict=True) if stays == kind]) > 0.8
@@ -151,7 +158,7 @@ def test_the_same_message_goes_on_with_one_thing_and_not_with_another(embedder: 
 
     on, off = (Turn("Which lands did the treaty give to Portugal?", (earlier,)) for earlier in before)
 
-    assert shipped.stays(on, vectors_of(embedder, on)) > 0.5 > shipped.stays(off, vectors_of(embedder, off))
+    assert stays_by(shipped, embedder, on) > 0.5 > stays_by(shipped, embedder, off)
 
 
 def _tested() -> list[tuple[list[str], bool]]:
