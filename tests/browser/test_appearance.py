@@ -53,6 +53,20 @@ def test_nothing_is_wider_than_the_window(read: Any, width: int) -> None:
     assert page.run("document.querySelector('#send').getBoundingClientRect().right") <= width
 
 
+def test_a_long_chat_scrolls_in_its_own_place_and_the_page_does_not(read: Any) -> None:
+    page = read(FakeBackend(*["A line, and another.\n\n"] * 20)).connected()
+
+    for number in (1, 2, 3):
+        page.ask("tell me more")
+        page.answered(number)
+    page.wait(lambda: len(page.elements(".route")) == 3)
+    page.run("document.querySelectorAll('details').forEach((details) => (details.open = true))")
+
+    log = "document.getElementById('log')"
+    assert page.run(f"{log}.scrollHeight") > 2 * page.run(f"{log}.clientHeight")
+    assert page.run("document.scrollingElement.scrollHeight") <= page.run("innerHeight")
+
+
 def test_on_a_phone_the_chats_are_called_and_sent_away(read: Any) -> None:
     page = read(FakeBackend("Hi")).connected()
     page.resize(360, 700)
