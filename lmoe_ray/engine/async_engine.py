@@ -16,7 +16,8 @@ from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.domain.tokenized import TokenizedPrompt
 from lmoe_ray.engine.adapter_store import AdapterStore
 from lmoe_ray.engine.adapter_weights import AdapterWeights
-from lmoe_ray.engine.engine import Engine, EngineStats
+from lmoe_ray.engine.engine import Engine
+from lmoe_ray.engine.engine_stats import EngineStats
 from lmoe_ray.engine.engine_thread import EngineThread
 from lmoe_ray.engine.grammars import Grammars
 from lmoe_ray.engine.load_model import load_model

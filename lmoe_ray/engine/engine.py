@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 
 from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.engine.adapter_loader import AdapterLoader
@@ -21,6 +20,7 @@ from lmoe_ray.engine.adapter_store import AdapterStore
 from lmoe_ray.engine.adapter_weights import AdapterWeights
 from lmoe_ray.engine.batch import BatchBuilder
 from lmoe_ray.engine.block_manager import BlockManager
+from lmoe_ray.engine.engine_stats import EngineStats
 from lmoe_ray.engine.kv_cache import KVCache, block_bytes, block_size_for, blocks_within, cache_budget
 from lmoe_ray.engine.launched_step import LaunchedStep, catch_up
 from lmoe_ray.engine.loaded_model import LoadedModel
@@ -37,34 +37,6 @@ logger = logging.getLogger(__name__)
 
 #: How long the thread may wait for an adapter before it looks for orders again.
 LOAD_WAIT_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Counters since the start (``…_tokens``, ``num_steps``, ``num_preempted``) and the state after the last step.
-
-    Attributes:
-        num_waiting: sequences that wait to be admitted.
-        num_rows: sequences that can run at once; ``num_free_rows`` of these places are not taken.
-        num_blocks: cache blocks in all; ``num_free_blocks`` of them can be had, those that keep prefixes included.
-        adapters_on_device: digests, sorted; those in use and those kept for later.
-        num_pinned_adapters: how many of these are in use.
-        cached_tokens: prompt tokens that were not computed because their prefix was in the cache.
-    """
-
-    num_running: int = 0
-    num_waiting: int = 0
-    num_rows: int = 0
-    num_free_rows: int = 0
-    num_blocks: int = 0
-    num_free_blocks: int = 0
-    adapters_on_device: tuple[str, ...] = ()
-    num_pinned_adapters: int = 0
-    num_steps: int = 0
-    num_preempted: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
 
 
 class Engine:

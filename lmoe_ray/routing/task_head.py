@@ -74,7 +74,7 @@ def load_task_head(space: str) -> TaskHead | None:
     with np.load(FILE, allow_pickle=False) as arrays:
         meta = json.loads(str(arrays["meta"]))
         if meta["embedder"] != space:
-            logger.info("task head does not fit this embedder, so routing goes by samples alone embedder=%s", space)
+            logger.info("task head does not fit this embedder, so routing goes by samples alone space=%s", space)
             return None
         head = LinearHead(arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32))
         seen = frozenset(arrays["seen"].tolist())

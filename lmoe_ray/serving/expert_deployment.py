@@ -23,7 +23,7 @@ from lmoe_ray.domain.prompt import PromptFormat
 from lmoe_ray.domain.stream import TokenDelta
 from lmoe_ray.domain.tokenized import TokenizedPrompt
 from lmoe_ray.engine.async_engine import AsyncEngine
-from lmoe_ray.engine.engine import EngineStats
+from lmoe_ray.engine.engine_stats import EngineStats
 from lmoe_ray.pretrained.model_source import resolve, round_through_nf4
 from lmoe_ray.pretrained.package_source import load_package_from
 from lmoe_ray.serving.serve_log import join_serve_log

@@ -12,6 +12,7 @@ import pytest
 from lmoe_ray.api import chat_page
 from lmoe_ray.api.api_keys import KeyRing, hash_key
 from lmoe_ray.api.chat_page import PAGE_FILES
+from lmoe_ray.api.route_bodies import MAX_COMPARED
 from lmoe_ray.api.security_headers import HEADERS
 from tests.fakes import FakeBackend
 
@@ -32,6 +33,13 @@ def policy_of(response: httpx.Response) -> dict[str, str]:
 def test_every_file_of_the_folder_is_served() -> None:
     assert len(PAGE_FILES) == len(list(FOLDER.iterdir()))
     assert {"/", "/page/main.js", "/page/page.css"} <= PAGE_FILES.keys()
+
+
+def test_the_page_asks_as_many_together_as_one_request_may_name() -> None:
+    found = re.search(r"const MAX_TOGETHER = (\d+);", (FOLDER / "asking.js").read_text(encoding="utf-8"))
+
+    assert found is not None
+    assert int(found[1]) == MAX_COMPARED
 
 
 @pytest.mark.parametrize(
