@@ -161,7 +161,7 @@ class RouterSettings(_Strict):
         Literal["encoder", "static"],
         Field(
             description="encoder: the embedder reads the text; static: a table learnt from it once, in minutes, is "
-            "looked up: a tenth of the time, less accurate, and without known tasks"
+            "looked up: a fifth of the time, and less accurate"
         ),
     ] = "encoder"
     scoring: Annotated[

@@ -18,7 +18,7 @@ from lmoe_ray.errors import InvalidField, UnsupportedValue, one_line
 
 #: Levels of schemas inside schemas.
 MAX_DEPTH = 40
-#: Schemas in one request: of properties, items and alternatives. Compiling so many takes up to three seconds.
+#: Schemas in one request: of properties, items and alternatives. Compiling so many takes seconds.
 MAX_SCHEMAS = 10_000
 ANY_OBJECT = '{"type": "object"}'
 

@@ -48,6 +48,7 @@ def log_closeness(nearest: Nearest) -> Floats:
     It is minus the logarithm of a power mean of the squared distances, with exponent ``-_POWER``: the inverse-distance
     weights of Shepard 1968, "A two-dimensional interpolation function for irregularly-spaced data".
     """
+    # All experts at once where each found as many, as is usual: a sixth of the calls, on the path of every request.
     if len({cosines.shape[1] for cosines in nearest}) == 1 and nearest[0].shape[1]:
         return _log_closeness(np.stack(nearest, axis=1))
     return np.stack([_log_closeness(c) if c.shape[1] else never(c) for c in nearest], axis=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from lmoe_ray.domain.decision import Neighbour, RoutingDecision
 from lmoe_ray.routing.expert_index import Encoder, Progress, Vectors
 from lmoe_ray.routing.fitted_index import FittedIndex
 from lmoe_ray.routing.index_cache import load_or_build, rebuild
-from lmoe_ray.routing.query import CHARS_PER_TOKEN, Turn, read_query
+from lmoe_ray.routing.query import CHARS_PER_TOKEN, read_query
 from lmoe_ray.routing.reading import Reading, read
 from lmoe_ray.routing.router import RoutedModel, abstain, fall_back
 from lmoe_ray.routing.sample_set import choose_samples
@@ -103,13 +103,17 @@ class SimilarityRouter:
         if not texts:
             return fall_back(model, "the request has no text to route by")
         turn = query.turn if self._turn_head else None
+        said = turn.texts() if turn else ()
         known = {text: look for text in texts if (look := standing.recall(text)) is not None}
         vectors, readings = await asyncio.gather(
-            self._embed([*texts, *(turn.texts() if turn else ())]),
+            self._embed([*texts, *said]),
             self._read([*(text for text in texts if text not in known), *((turn.message,) if turn else ())]),
         )
         looks = [known[text] if text in known else standing.look(readings[text], vectors[text]) for text in texts]
-        stays = self._stays(turn, readings, vectors) if turn else None
+        stays = None
+        if turn and self._turn_head:
+            of_it = TurnVectors(*(vectors[text] for text in said))
+            stays = self._turn_head.stays(turn, readings[turn.message].inputs, of_it)
         verdict = standing.verdict(looks, model.expert_names, stays)
         neighbours = standing.neighbours(looks[0], model.expert_names)
         return self._decide(model, verdict, neighbours, threshold)
@@ -142,12 +146,6 @@ class SimilarityRouter:
         for _ in range(_TURNS_TO_EMBED):
             await asyncio.sleep(0)
         return await asyncio.to_thread(lambda: {text: read(text, self._embedder) for text in dict.fromkeys(texts)})
-
-    def _stays(self, turn: Turn, readings: Mapping[str, Reading], vectors: Mapping[str, Vectors]) -> float | None:
-        if self._turn_head is None:
-            return None
-        of_it = TurnVectors(*(vectors[text] for text in turn.texts()))
-        return self._turn_head.stays(turn, readings[turn.message].inputs, of_it)
 
     def _stand(self, model: RoutedModel, progress: Progress | None) -> Standing | None:
         samples = choose_samples(model.experts, self._settings.max_samples, self._settings.seed)

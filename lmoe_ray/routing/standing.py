@@ -59,7 +59,8 @@ class Verdict:
         familiarity: of the most familiar of the texts.
         is_readable: whether the embedder knows the words of one of them.
         evidence: share of each kind of evidence.
-        stays: how much the last text counted, 0 to 1; ``None`` where both counted alike, or there was one.
+        stays: how much the conversation counted beside the message, 0 to 1; ``None`` where both counted alike, or there
+            was one text.
     """
 
     candidates: tuple[Candidate, ...]
