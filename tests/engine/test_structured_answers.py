@@ -92,11 +92,13 @@ async def test_leaving_frees_every_answer(make_engine: Callable[..., Any], max_t
 
 async def test_an_overloaded_engine_takes_all_answers_of_a_request_or_none(make_engine: Callable[..., Any]) -> None:
     engine = make_engine(max_num_seqs=1, max_waiting=1)
-    long = asyncio.create_task(answers_to(engine, prompt_request("x", n=3, max_tokens=60, ignore_eos=True)))
-    await asyncio.sleep(0.05)
+    # One after the other, so the first delta comes long before the last.
+    deltas = engine.generate(prompt_request("x", n=8, max_tokens=60, ignore_eos=True))
+    first = await anext(deltas)
     with pytest.raises(Overloaded):
         await answers_to(engine, prompt_request("x", n=2))
-    assert [len(answer.token_ids) for answer in await long] == [60] * 3
+    num_tokens = len(first.token_ids) + sum([len(delta.token_ids) async for delta in deltas])
+    assert num_tokens == 8 * 60
 
 
 # ── log-probabilities ────────────────────────────────────────────────────────────────────────────
